@@ -1,0 +1,49 @@
+# make help lists the targets. PYTHON=... names the Python that .venv is made with.
+.POSIX:
+.PHONY: help setup demo test test-slow lint types format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make .venv with everything, tests and linters included
+	@$(SETUP) --dev
+
+demo: ## Simulate a small organisation, run everything over it, show what was found
+	@$(SETUP)
+	@.venv/bin/raretrail demo $(ARGS)
+
+test: ## Run the default tests (ARGS=... goes to pytest)
+	@$(SETUP) --dev
+	@.venv/bin/python -m pytest $(ARGS)
+
+test-slow: ## Run the tests marked slow
+	@$(SETUP) --dev
+	@.venv/bin/python -m pytest -m slow $(ARGS)
+
+lint: ## Check style with ruff
+	@$(SETUP) --dev
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+types: ## Check types with mypy
+	@$(SETUP) --dev
+	@.venv/bin/mypy
+
+format: ## Let ruff rewrite the code
+	@$(SETUP) --dev
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+clean: ## Remove .venv and everything made by builds, tests and the demo
+	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site demo
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first Python that fits; if none does, whichever there is, which then says what is wrong.
+SETUP = p="$(PYTHON)"; \
+	if [ -z "$$p" ]; then \
+		for c in python3.13 python3.12 python3.11 python3; do \
+			if $$c -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+				>/dev/null 2>&1; then p=$$c; break; fi; \
+		done; \
+	fi; \
+	"$${p:-python3}" tools/setup.py

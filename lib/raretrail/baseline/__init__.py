@@ -1,0 +1,1 @@
+"""What is usual: daily facts of presence, and windowed aggregates of them."""

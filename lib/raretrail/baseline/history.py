@@ -1,0 +1,245 @@
+"""History: for what was used on a day, how usual it was before that day.
+
+`history_of` answers for every day at once, by windows that end the day before, so that
+playing months forward reads the facts once and no bucket is judged by its own or a later day.
+`raretrail.baseline.snapshot` answers for one day from stored tables; tests hold both to the same
+numbers. Windows are 90 days; all measures are whole numbers, so that equal input gives equal bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
+from pyspark.sql import functions as F
+
+WINDOW_DAYS = 90
+# While the organisation's own record is younger, everything is a first use and teaches nothing of how
+# unusual first uses are.
+LEARNING_DAYS = 14
+# How many others already do so, in classes: 0, 1, 2, 3-4, 5-9, 10 and more (research §9.1).
+OTHERS_CLASSES = (0, 1, 2, 3, 5, 10)
+
+
+@dataclass(frozen=True)
+class History:
+    """What was known before each day. `as_of` counts days from 1970-01-01.
+
+    principal_values  as_of, dimension, principal, value: days_90, recent_5, on_last_day
+    values            as_of, dimension, value: value_days_90, principals_90
+    principals        as_of, dimension, principal: active_days, new_days
+    dimensions        as_of, dimension: value_days, values_seen, values_once, active_days,
+                      new_days, first_uses (array by class of others), baseline_days
+    pairs             as_of, kind, command, value: pair_days_90
+    """
+
+    principal_values: DataFrame
+    values: DataFrame
+    principals: DataFrame
+    dimensions: DataFrame
+    pairs: DataFrame
+
+
+def others_class(others: Column) -> Column:
+    """Index into OTHERS_CLASSES of a number of other principals."""
+    chosen = F.lit(0)
+    for index, least in enumerate(OTHERS_CLASSES):
+        chosen = F.when(others >= least, F.lit(index)).otherwise(chosen)
+    return chosen
+
+
+def _before(*keys: str, by: str = "day", days: int = WINDOW_DAYS) -> WindowSpec:
+    return Window.partitionBy(*keys).orderBy(by).rangeBetween(-days, -1)
+
+
+def with_first_uses(uses: DataFrame) -> DataFrame:
+    """uses plus, for the 90 days before: days_90, active_days, recent_5, on_last_day, first_use.
+
+    recent_5 counts the principal's last five active days, wherever they lie. A first use is one
+    not made in the 90 days before, by a principal that was active in them.
+    """
+    active = uses.select("principal", "day").distinct()
+    by_principal = Window.partitionBy("principal").orderBy("day")
+    active = active.select(
+        "principal",
+        "day",
+        F.row_number().over(by_principal).alias("nth"),
+        F.count(F.lit(1)).over(_before("principal")).alias("active_days"),
+    )
+    keys = ("dimension", "principal", "value")
+    return (
+        uses.join(active, ["principal", "day"])
+        .withColumn("days_90", F.count(F.lit(1)).over(_before(*keys)))
+        .withColumn("recent_5", F.count(F.lit(1)).over(_before(*keys, by="nth", days=5)))
+        .withColumn("on_last_day", F.count(F.lit(1)).over(_before(*keys, by="nth", days=1)))
+        .withColumn("first_use", (F.col("days_90") == 0) & (F.col("active_days") > 0))
+        .drop("nth")
+    )
+
+
+def _steps_while_known(uses: DataFrame, keys: tuple[str, ...], *group: str) -> DataFrame:
+    """Steps of the number of distinct keys known in a group: (group…, day, step).
+
+    A key is known as of day t when it was used in [t - 90, t): each use opens (d, d + 90], uses
+    closer than that run together.
+    """
+    order = Window.partitionBy(*keys).orderBy("day")
+    spans = uses.select(
+        *group,
+        "day",
+        F.lag("day").over(order).alias("earlier"),
+        F.lead("day").over(order).alias("later"),
+    )
+    opens = spans.where(F.col("earlier").isNull() | (F.col("day") - F.col("earlier") > WINDOW_DAYS))
+    closes = spans.where(F.col("later").isNull() | (F.col("later") - F.col("day") > WINDOW_DAYS))
+    return opens.select(*group, (F.col("day") + 1).alias("day"), F.lit(1).alias("step")).unionByName(
+        closes.select(*group, (F.col("day") + WINDOW_DAYS + 1).alias("day"), F.lit(-1).alias("step"))
+    )
+
+
+def _steps_while_once(uses: DataFrame, keys: tuple[str, ...], *group: str) -> DataFrame:
+    """Steps of the number of keys used on exactly one day of the 90 before: (group…, day, step)."""
+    order = Window.partitionBy(*keys).orderBy("day")
+    spans = uses.select(
+        *group,
+        F.greatest(F.col("day"), F.lag("day").over(order) + WINDOW_DAYS).alias("start"),
+        F.least(F.col("day") + WINDOW_DAYS, F.lead("day").over(order)).alias("end"),
+    ).where("end > start")
+    return spans.select(*group, (F.col("start") + 1).alias("day"), F.lit(1).alias("step")).unionByName(
+        spans.select(*group, (F.col("end") + 1).alias("day"), F.lit(-1).alias("step"))
+    )
+
+
+def _at(asked: DataFrame, steps: DataFrame, name: str, *group: str) -> DataFrame:
+    """asked (distinct group…, day) plus `name`: the sum of the steps up to and with the day."""
+    until = Window.partitionBy(*group).orderBy("day").rangeBetween(Window.unboundedPreceding, 0)
+    questions = asked.select(*group, "day", F.lit(0).alias("step"), F.lit(True).alias("asked"))
+    return (
+        questions.unionByName(steps.withColumn("asked", F.lit(False)))
+        .withColumn(name, F.sum("step").over(until))
+        .where("asked")
+        .drop("step", "asked")
+    )
+
+
+def to_values(uses: DataFrame) -> DataFrame:
+    """History.values for every (dimension, value, day) used."""
+    per_day = uses.select("dimension", "value", "day").distinct()
+    counted = per_day.withColumn("value_days_90", F.count(F.lit(1)).over(_before("dimension", "value")))
+    steps = _steps_while_known(uses, ("dimension", "value", "principal"), "dimension", "value")
+    known = _at(per_day, steps, "principals_90", "dimension", "value")
+    return counted.join(known, ["dimension", "value", "day"]).withColumnRenamed("day", "as_of")
+
+
+def to_first_uses(uses: DataFrame, values: DataFrame) -> DataFrame:
+    """First uses (see with_first_uses) with `others`: principals that knew the value before."""
+    return (
+        uses.where("first_use")
+        .join(values.withColumnRenamed("as_of", "day"), ["dimension", "value", "day"])
+        .select("day", "principal", "dimension", "value", F.col("principals_90").alias("others"), "active_days")
+    )
+
+
+def to_principals(uses: DataFrame) -> DataFrame:
+    """History.principals for every (dimension, principal, day) used."""
+    per_day = uses.groupBy("dimension", "principal", "day").agg(
+        F.max("active_days").alias("active_days"),
+        F.max(F.col("first_use").cast("int")).alias("new"),
+    )
+    new_days = F.coalesce(F.sum("new").over(_before("dimension", "principal")), F.lit(0))
+    return per_day.select(
+        F.col("day").alias("as_of"), "dimension", "principal", "active_days", new_days.alias("new_days")
+    )
+
+
+def to_dimensions(uses: DataFrame, first_uses: DataFrame) -> DataFrame:
+    """History.dimensions for every (dimension, day) of the span of uses, quiet days included."""
+    span = uses.agg(F.min("day").alias("start"), F.max("day").alias("end"))
+    kinds = uses.select("dimension").distinct()
+    asked = span.select(F.explode(F.sequence("start", "end")).alias("day")).crossJoin(kinds)
+    value_day = uses.select("dimension", "value", "day").distinct()
+    keys = ("dimension", "value")
+    daily = (
+        value_day.groupBy("dimension", "day").agg(F.count(F.lit(1)).alias("value_days"))
+        .join(
+            uses.select("dimension", "principal", "day", "first_use")
+            .groupBy("dimension", "principal", "day")
+            .agg(F.max(F.col("first_use").cast("int")).alias("new"))
+            .groupBy("dimension", "day")
+            .agg(F.count(F.lit(1)).alias("active_days"), F.sum("new").alias("new_days")),
+            ["dimension", "day"],
+        )
+        .join(
+            first_uses.join(span.select("start"), how="cross")
+            .where(F.col("day") >= F.col("start") + LEARNING_DAYS)
+            .groupBy("dimension", "day")
+            .agg(
+                *[
+                    F.count_if(others_class(F.col("others")) == index).alias(f"first_uses_{index}")
+                    for index in range(len(OTHERS_CLASSES))
+                ]
+            ),
+            ["dimension", "day"],
+            "left",
+        )
+    )
+    summed = ["value_days", "active_days", "new_days"] + [
+        f"first_uses_{index}" for index in range(len(OTHERS_CLASSES))
+    ]
+    window = _before("dimension")
+    rolled = (
+        asked.join(daily, ["dimension", "day"], "left")
+        .join(span.select("start"), how="cross")
+        .select(
+            "dimension",
+            "day",
+            *[F.coalesce(F.sum(name).over(window), F.lit(0)).alias(name) for name in summed],
+            F.least(F.col("day") - F.col("start"), F.lit(WINDOW_DAYS)).alias("baseline_days"),
+        )
+    )
+    seen = _at(asked, _steps_while_known(value_day, keys, "dimension"), "values_seen", "dimension")
+    once = _at(asked, _steps_while_once(value_day, keys, "dimension"), "values_once", "dimension")
+    return (
+        rolled.join(seen, ["dimension", "day"])
+        .join(once, ["dimension", "day"])
+        .select(
+            F.col("day").alias("as_of"),
+            "dimension",
+            "value_days",
+            "values_seen",
+            "values_once",
+            "active_days",
+            "new_days",
+            F.array(*[f"first_uses_{index}" for index in range(len(OTHERS_CLASSES))]).alias("first_uses"),
+            "baseline_days",
+        )
+    )
+
+
+def to_pair_days(pairs: DataFrame) -> DataFrame:
+    """History.pairs for every (kind, command, value, day) used."""
+    days = F.count(F.lit(1)).over(_before("kind", "command", "value"))
+    return pairs.select(F.col("day").alias("as_of"), "kind", "command", "value", days.alias("pair_days_90"))
+
+
+def history_of(known: DataFrame, values: DataFrame, pairs: DataFrame) -> History:
+    """What was known before each day on which it was used; see History for the columns.
+
+    known is `with_first_uses` of the uses, values `to_values` of them (both are used many times, so
+    the caller stages them), pairs those of `uses.to_pairs`.
+    """
+    return History(
+        principal_values=known.select(
+            F.col("day").alias("as_of"),
+            "dimension",
+            "principal",
+            "value",
+            "days_90",
+            "recent_5",
+            "on_last_day",
+        ),
+        values=values,
+        principals=to_principals(known),
+        dimensions=to_dimensions(known, to_first_uses(known, values)),
+        pairs=to_pair_days(pairs),
+    )

@@ -1,0 +1,289 @@
+"""Reading files in Spark: the same decoder here in the driver, in workers, or over `binaryFile`.
+
+A few small local files are read in this process, which spares starting a worker. More of them go
+to the workers, which open the files themselves; a task takes a delivery day, or a bounded share
+of one, so that copies of a record mostly meet in one task and a day's events are written to few
+files. Files on any other filesystem come through Spark's `binaryFile` source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from raretrail.cloudtrail.decode import (
+    QUARANTINED_COLUMNS,
+    FileResult,
+    census,
+    census_batch,
+    decode_file,
+    events_batches,
+    quarantine_batch,
+)
+from raretrail.cloudtrail.layout import FileInfo, day_of_delivery
+from raretrail.cloudtrail.principals import PrincipalRules
+from raretrail.tables import DECODED_COLUMNS, STAGED_CENSUS, Table
+from raretrail.warehouse import local_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EVENTS_DECODED = Table("decoded", "", DECODED_COLUMNS, key=())
+QUARANTINED = Table("quarantined", "", QUARANTINED_COLUMNS, key=())
+_ROWS = 10_000
+
+
+class Positions(NamedTuple):
+    """Positions of a file that are not to become events: copies, and ids used for other content."""
+
+    leave_out: Sequence[int] = ()
+    reused: Sequence[int] = ()
+
+
+class Opened(NamedTuple):
+    """A file and its bytes; `error` says why there are none."""
+
+    path: str
+    data: bytes
+    error: str | None
+    positions: Positions
+
+
+class ReadSettings(NamedTuple):
+    """How much is read where; bytes as stored."""
+
+    driver_bytes: int
+    task_bytes: int
+
+
+Read = Callable[[Iterable[Opened]], Iterator["pa.RecordBatch"]]
+
+
+def read_census(
+    spark: SparkSession, files: Sequence[FileInfo], settings: ReadSettings
+) -> DataFrame:
+    """`tables.STAGED_CENSUS` of the files."""
+    return _map_files(spark, files, {}, _census, STAGED_CENSUS, settings)
+
+
+def read_events(
+    spark: SparkSession,
+    files: Sequence[FileInfo],
+    positions: Mapping[str, Positions],
+    hashes: Mapping[str, str],
+    rules: PrincipalRules,
+    settings: ReadSettings,
+) -> DataFrame:
+    """`tables.DECODED_COLUMNS` of the files' records, without those of `positions`.
+
+    hashes: content_hash by path as the census saw it. A file that has changed since raises, so that
+    nothing is taken that was not counted.
+    """
+
+    def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
+        yield from events_batches(_decoded(opened, hashes, rules), _ROWS)
+
+    return _map_files(spark, files, positions, read, EVENTS_DECODED, settings)
+
+
+def read_reused(
+    spark: SparkSession,
+    files: Sequence[FileInfo],
+    positions: Mapping[str, Positions],
+    hashes: Mapping[str, str],
+    rules: PrincipalRules,
+    settings: ReadSettings,
+) -> DataFrame:
+    """QUARANTINED_COLUMNS of the records that `positions` says reuse an id."""
+
+    def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
+        for result in _decoded(opened, hashes, rules):
+            result.quarantined = [row for row in result.quarantined if row.reason == "id_reused"]
+            yield quarantine_batch([result])
+
+    return _map_files(spark, files, positions, read, QUARANTINED, settings)
+
+
+def _decoded(
+    opened: Iterable[Opened], hashes: Mapping[str, str], rules: PrincipalRules
+) -> Iterator[FileResult]:
+    for file in opened:
+        result = decode_file(
+            file.path,
+            file.data,
+            rules=rules,
+            leave_out=frozenset(file.positions.leave_out),
+            reused=frozenset(file.positions.reused),
+        )
+        if file.error or result.content_hash != hashes[file.path]:
+            raise OSError(f"{file.path}: changed while it was read; run again")
+        yield result
+
+
+def _census(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
+    results: list[FileResult] = []
+    for file in opened:
+        result = census(file.path, file.data)
+        if file.error:
+            result.status, result.shape, result.detail, result.records = "unreadable", "", file.error, 0
+            result.quarantined.clear()
+        results.append(result)
+        if sum(result.records for result in results) >= _ROWS:
+            yield from _census_batches(results)
+            results = []
+    if results:
+        yield from _census_batches(results)
+
+
+def _census_batches(results: list[FileResult]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    yield _widened(census_batch(results), "record")
+    yield _widened(quarantine_batch(results), "quarantined")
+    files = [
+        {
+            "source_file": result.source_file,
+            "source_position": -1,
+            "content_hash": result.content_hash,
+            "status": result.status,
+            "shape": result.shape,
+            "detail": result.detail,
+            "records": result.records,
+        }
+        for result in results
+    ]
+    chosen = [field for field in STAGED_CENSUS.arrow_schema() if field.name in files[0]]
+    yield _widened(pa.RecordBatch.from_pylist(files, pa.schema(chosen)), "file")
+
+
+def _widened(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
+    """The batch as rows of STAGED_CENSUS of one kind; columns it lacks are null."""
+    import pyarrow as pa
+
+    arrays = []
+    for field in STAGED_CENSUS.arrow_schema():
+        if field.name == "kind":
+            arrays.append(pa.array([kind] * batch.num_rows, field.type))
+        elif field.name in batch.schema.names:
+            arrays.append(batch.column(field.name))
+        else:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=STAGED_CENSUS.arrow_schema())
+
+
+# ------------------------------------------------------------------------------------ where it runs
+
+
+def _open(path: str, positions: Positions) -> Opened:
+    local = local_path(path)
+    try:
+        with open(local or path, "rb") as file:
+            return Opened(path, file.read(), None, positions)
+    except OSError as error:
+        return Opened(path, b"", f"{error.strerror or error}", positions)
+
+
+def to_tasks(files: Sequence[FileInfo], task_bytes: int) -> list[list[FileInfo]]:
+    """The files by day of delivery, days over task_bytes in several shares."""
+    dated = sorted(
+        (day_of_delivery(file.path, file.modified_at), file.path, file) for file in files
+    )
+    tasks: list[list[FileInfo]] = []
+    for _, group in groupby(dated, key=lambda entry: entry[0]):
+        share: list[FileInfo] = []
+        size = 0
+        for _, _, file in group:
+            if share and size + file.bytes > task_bytes:
+                tasks.append(share)
+                share, size = [], 0
+            share.append(file)
+            size += file.bytes
+        tasks.append(share)
+    return tasks
+
+
+def _map_files(
+    spark: SparkSession,
+    files: Sequence[FileInfo],
+    positions: Mapping[str, Positions],
+    read: Read,
+    table: Table,
+    settings: ReadSettings,
+) -> DataFrame:
+    none = Positions()
+    local = [file for file in files if local_path(file.path)]
+    if len(local) == len(files) and sum(file.bytes for file in files) <= settings.driver_bytes:
+        import pyarrow as pa
+
+        opened = (_open(file.path, positions.get(file.path, none)) for file in files)
+        schema = table.arrow_schema()
+        rows = pa.Table.from_batches([batch.cast(schema) for batch in read(opened)], schema)
+        if rows.num_rows == 0:
+            return spark.createDataFrame([], table.spark_schema())
+        return spark.createDataFrame(rows, table.spark_schema())
+    if len(local) == len(files):
+        return _map_local(spark, files, positions, read, table, settings.task_bytes)
+    return _map_binary(spark, files, positions, read, table)
+
+
+def _map_local(
+    spark: SparkSession,
+    files: Sequence[FileInfo],
+    positions: Mapping[str, Positions],
+    read: Read,
+    table: Table,
+    task_bytes: int,
+) -> DataFrame:
+    none = Positions()
+    tasks = [
+        ([(file.path, *map(list, positions.get(file.path, none))) for file in task],)
+        for task in to_tasks(files, task_bytes)
+    ]
+    schema = "files array<struct<path: string, leave_out: array<int>, reused: array<int>>>"
+
+    def in_worker(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from read(
+            _open(file["path"], Positions(file["leave_out"], file["reused"]))
+            for batch in batches
+            for task in batch.column(0).to_pylist()
+            for file in task
+        )
+
+    # One row a task, one task a partition: repartition without a key deals rows out in turn.
+    frame = spark.createDataFrame(tasks, schema).coalesce(1).repartition(len(tasks))
+    return frame.mapInArrow(in_worker, table.spark_schema())
+
+
+def _map_binary(
+    spark: SparkSession,
+    files: Sequence[FileInfo],
+    positions: Mapping[str, Positions],
+    read: Read,
+    table: Table,
+) -> DataFrame:
+    listed = [(path, *map(list, places)) for path, places in positions.items()]
+    schema = "path string, leave_out array<int>, reused array<int>"
+    content = (
+        spark.read.format("binaryFile")
+        .load([file.path for file in files])
+        .select("path", "content")
+        .join(F.broadcast(spark.createDataFrame(listed, schema)), "path", "left")
+    )
+
+    def in_worker(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from read(
+            Opened(
+                row["path"],
+                row["content"],
+                None,
+                Positions(row["leave_out"] or (), row["reused"] or ()),
+            )
+            for batch in batches
+            for row in batch.to_pylist()
+        )
+
+    return content.mapInArrow(in_worker, table.spark_schema())

@@ -1,0 +1,1 @@
+"""What is unusual: the detectors, the terms of the score, and incidents."""

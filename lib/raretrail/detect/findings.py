@@ -1,0 +1,166 @@
+"""Findings: candidates that a detector picks, named, scored and told in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from raretrail.settings import Detector, ScoreSettings
+
+_ID_LENGTH = 32
+EVIDENCE_PER_FINDING = 100
+
+
+def anomaly_id(detector: Column) -> Column:
+    """Hash of detector, bucket and the key counted, in terms that do not move with the map."""
+    key = (
+        detector,
+        F.unix_seconds("bucket_start").cast("string"),
+        F.col("recipient_account_id"),
+        F.col("principal"),
+        F.col("command"),
+        F.col("source_ip_address"),
+        F.col("error_code"),
+    )
+    return F.substring(F.sha2(F.concat_ws("\x1f", *key), 256), 1, _ID_LENGTH)
+
+
+def picks(detector: Detector) -> Column:
+    """Whether the detector picks a candidate (a row with every term)."""
+    condition = F.col("bits") >= detector.floor
+    for term, least in sorted(detector.requires.items()):
+        condition = condition & (F.coalesce(F.col(f"{term}_bits"), F.lit(0.0)) >= least)
+    if detector.geo_status:
+        condition = condition & F.col("geo_status").isin(*detector.geo_status)
+    return condition
+
+
+def with_score(rows: DataFrame, settings: ScoreSettings) -> DataFrame:
+    """rows plus score and severity, from bits: full_score_bits and more are 100."""
+    score = F.round(F.least(F.lit(100.0), F.col("bits") / settings.full_score_bits * 100), 2)
+    severity = F.lit("low")
+    for band in ("medium", "high", "critical"):
+        if band in settings.severity:
+            severity = F.when(score >= settings.severity[band], F.lit(band)).otherwise(severity)
+    return rows.withColumn("score", score).withColumn("severity", severity)
+
+
+def to_findings(candidates: DataFrame, detectors: Sequence[Detector], settings: ScoreSettings) -> DataFrame:
+    """One row a candidate and detector that picks it, with the columns of `tables._FINDING`
+    but geo_build, evidence_event_ids, settings_hash and run_id. The key is anomaly_id."""
+    enabled = [detector for detector in detectors if detector.enabled]
+    named = [
+        F.when(
+            picks(detector),
+            F.struct(
+                F.lit(detector.name).alias("detector"),
+                F.lit(detector.severity).alias("rule_severity"),
+                F.lit(detector.risk_score).alias("risk_score"),
+            ),
+        )
+        for detector in enabled
+    ]
+    found = F.filter(F.array(*named), lambda picked: picked.isNotNull())
+    return (
+        candidates.withColumn("picked", F.explode(found))
+        .select("*", "picked.*")
+        .drop("picked")
+        .withColumn("anomaly_id", anomaly_id(F.col("detector")))
+        .withColumn("as_of", F.date_from_unix_date(F.col("as_of").cast("int")))
+        .withColumn("summary", sentence())
+        .transform(with_score, settings)
+    )
+
+
+def _plural(count: Column, one: str) -> Column:
+    return F.concat(count.cast("string"), F.lit(f" {one}"), F.when(count == 1, "").otherwise("s"))
+
+
+def sentence() -> Column:
+    """What happened and why it is unusual, from a finding's columns."""
+    what = F.col("command")
+    at = F.coalesce(F.col("place_name"), F.col("geo_status"), F.lit("an unknown place"))
+    days = F.col("principal_active_days")
+    opening = (
+        F.when(F.col("place_days") == 0, F.concat(what, F.lit(" from "), at, F.lit(", where nobody was seen in 90 days")))
+        .when(
+            F.col("command_place_days") == 0,
+            F.concat(F.lit("first "), what, F.lit(" from "), at, F.lit(" by anyone in 90 days")),
+        )
+        .otherwise(F.concat(what, F.lit(" from "), at))
+    )
+    nearest = F.when(
+        F.col("nearest_place_km").isNotNull(),
+        F.concat(
+            F.lit(", "),
+            F.format_number("nearest_place_km", 0),
+            F.lit(" km from "),
+            F.col("nearest_place"),
+        ),
+    ).otherwise("")
+    where = F.when(
+        (F.col("principal_place_days") == 0) & (days > 0),
+        F.concat(F.lit("place new to this principal"), nearest),
+    ).when(
+        F.col("network_bits") > 0, F.lit("network new to this principal")
+    )
+    how = F.when(
+        (F.col("agent_bits") > 0) & (days > 0),
+        F.concat(F.lit("new tool "), F.col("agent_family")),
+    )
+    others = F.col("command_principals")
+    own = F.when(
+        (F.col("principal_command_days") == 0) & (days > 0),
+        F.concat(
+            F.lit("command new to it, "),
+            F.when(others == 0, F.lit("used by nobody else")).otherwise(
+                F.concat(F.lit("used by "), _plural(others, "other"))
+            ),
+        ),
+    )
+    failed = F.when(
+        (F.col("error_code") != "") & (F.col("error_bits") > 0),
+        F.concat(F.lit("first "), F.col("error_code"), F.lit(" for it")),
+    )
+    young = F.when(
+        F.col("maturity") < 1, F.concat(F.lit("young principal: "), _plural(days, "active day"))
+    )
+    return F.concat_ws("; ", opening, where, how, own, failed, young)
+
+
+def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
+    """(anomaly_id, evidence_event_ids): the first events of each finding, in order of time."""
+    keys = findings.select(
+        "anomaly_id", "bucket_start", "bucket_end", "recipient_account_id", "principal", "command",
+        "source_ip_address", "error_code",
+    )
+    shown = events.select(
+        "event_time",
+        "event_id",
+        "recipient_account_id",
+        "principal",
+        "command",
+        F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
+        F.coalesce("error_code", F.lit("")).alias("error_code"),
+        F.window("event_time", "1 hour")["start"].alias("bucket_start"),
+    )
+    on = ["bucket_start", "recipient_account_id", "principal", "command", "source_ip_address", "error_code"]
+    return to_first_ids(shown.join(keys, on), "anomaly_id", EVIDENCE_PER_FINDING)
+
+
+def to_first_ids(rows: DataFrame, key: str, most: int) -> DataFrame:
+    """(key, evidence_event_ids): the event ids of the key's first `most` events by time."""
+    from pyspark.sql import Window
+
+    nth = F.row_number().over(Window.partitionBy(key).orderBy("event_time", "event_id"))
+    return (
+        rows.select(key, "event_time", "event_id")
+        .distinct()
+        .withColumn("nth", nth)
+        .where(F.col("nth") <= most)
+        .groupBy(key)
+        .agg(F.sort_array(F.collect_list(F.struct("event_time", "event_id"))).alias("ordered"))
+        .select(key, F.col("ordered.event_id").alias("evidence_event_ids"))
+    )

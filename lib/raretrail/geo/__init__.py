@@ -1,0 +1,1 @@
+"""Where an address is: the databases, looking addresses up, and what counts as one place."""

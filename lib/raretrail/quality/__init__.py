@@ -1,0 +1,1 @@
+"""Checks between what was staged and what is published."""

@@ -1,0 +1,386 @@
+"""Where Spark comes from: a Connect server, a session that is already there, or this machine.
+
+One factory decides, so that the same code runs on a laptop, under spark-submit and on Databricks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from raretrail import runtime
+from raretrail.errors import RaretrailError, UsageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Origin = Literal["connect", "databricks", "active", "submit", "local"]
+
+_DELTA = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+
+# What every session must have, whoever opened it.
+_REQUIRED = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
+
+# C1 and the serial collector more than halve a small run, which is mostly start-up and compiling.
+_JVM_FLAGS = {
+    "small": ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"],
+    "large": ["-XX:+UseParallelGC"],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """How a session is opened. All but `remote`, `app_name` and `conf` matter only locally.
+
+    `driver_memory` is Spark's notation (`4g`); empty means half of the machine's, 4 GiB at most.
+    `size` is `small` for runs of seconds to minutes, `large` where the JVM's full compiler pays.
+    `cores` is a number or `*`. `scratch` is where temporary files go (default: a new folder of the
+    system's temporary one, removed with the session). `conf` is Spark configuration laid over ours.
+    """
+
+    remote: str | None = None
+    cores: str = "*"
+    driver_memory: str = ""
+    size: Literal["small", "large"] = "small"
+    ui: bool = False
+    app_name: str = "raretrail"
+    log_level: str = "error"
+    scratch: Path | None = None
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Opened:
+    spark: SparkSession
+    origin: Origin
+    scratch: Path | None = None
+
+
+_opened: _Opened | None = None
+
+
+def session_origin(remote: str | None = None) -> Origin:
+    """Where `open_session` would take Spark from, decided from the surroundings alone."""
+    if remote or os.environ.get("SPARK_REMOTE"):
+        return "connect"
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return "databricks"
+    if "pyspark" in sys.modules and _active_session() is not None:
+        return "active"
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return "submit"
+    return "local"
+
+
+def open_session(settings: SessionSettings | None = None, **overrides: Any) -> SparkSession:
+    """A Spark session in UTC with ANSI on and, wherever it is ours to say, Delta.
+
+    In this order: a Connect server (`remote` or SPARK_REMOTE), Databricks, a session already
+    active in this process, the one spark-submit prepared (its master and resources are left
+    alone), else a new one on this machine. The time zone of this process becomes UTC as well,
+    since that is the one in which Spark hands timestamps to Python.
+
+    Keyword arguments are fields of SessionSettings. UsageError if Java or Spark is missing or
+    unfit; RaretrailError if Spark does not start.
+    """
+    global _opened
+    settings = replace(settings or SessionSettings(), **overrides)
+    origin = session_origin(settings.remote)
+    _use_utc()
+    if _opened is not None:
+        if origin == "active" or (origin == "connect" and not _stopped(_opened.spark)):
+            return _opened.spark
+        close_session(_opened.spark)  # someone stopped it: its scratch and JVM are still there
+    _hush_python()
+    if origin == "local" or (origin == "connect" and _remote(settings).startswith("local")):
+        return _open_local(settings, origin)
+    spark = {
+        "connect": _open_connect,
+        "databricks": _open_existing,
+        "active": _open_existing,
+        "submit": _open_submitted,
+    }[origin](settings)
+    _require(spark)
+    if origin in ("connect", "submit"):
+        _opened = _Opened(spark, origin)
+    return spark
+
+
+def close_session(spark: SparkSession) -> None:
+    """Stop `spark` if `open_session` started it and remove its scratch; else leave it running."""
+    global _opened
+    if _opened is None or _opened.spark is not spark:
+        return
+    opened, _opened = _opened, None
+    try:
+        spark.stop()
+        if opened.scratch is not None:
+            _end_jvm()
+    finally:
+        if opened.scratch is not None:
+            shutil.rmtree(opened.scratch, ignore_errors=True)
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    if _opened is not None:
+        close_session(_opened.spark)
+
+
+def prepare() -> None:
+    """Make later starts fast and prove that this installation works.
+
+    In one local session: writes, merges and reads a small Delta table through a Python worker, and
+    keeps an archive of the classes this loaded. RaretrailError if any of it fails.
+    """
+    from pyspark.sql import functions as F
+
+    java = runtime.find_java()
+    archive = runtime.class_archive(java)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = archive.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    archives = runtime.can_archive(java)
+    settings = SessionSettings(app_name="raretrail setup", driver_memory="1g")
+    sharing = [f"-XX:ArchiveClassesAtExit={unfinished}"] if archives else []
+    with tempfile.TemporaryDirectory(prefix="raretrail-") as folder:
+        table = f"delta.`{folder}/table`"
+        spark = _open_local(settings, "local", sharing)
+        try:
+            rows = spark.range(100).select("id", F.timestamp_micros("id").alias("at"))
+            rows.write.format("delta").save(f"{folder}/table")
+            later = spark.range(50, 150).select("id", F.timestamp_micros("id").alias("at"))
+            later.createOrReplaceTempView("later")
+            spark.sql(
+                f"MERGE INTO {table} t USING later s ON t.id = s.id "
+                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+            ).collect()
+            copied = spark.table(table).mapInArrow(lambda batches: batches, rows.schema)
+            found = copied.count()
+        except Exception as error:
+            raise RaretrailError(f"Spark runs, but not Delta: {_first_line(error)}") from error
+        finally:
+            close_session(spark)
+    if found != 150:
+        raise RaretrailError(f"Spark and Delta run, but a merge gave {found} rows instead of 150")
+    if unfinished.is_file():
+        os.replace(unfinished, archive)
+
+
+def _active_session() -> SparkSession | None:
+    from pyspark.sql import SparkSession
+
+    return SparkSession.getActiveSession()
+
+
+def _stopped(spark: SparkSession) -> bool:
+    return bool(getattr(spark, "is_stopped", False))
+
+
+def _remote(settings: SessionSettings) -> str:
+    return settings.remote or os.environ["SPARK_REMOTE"]
+
+
+def _use_utc() -> None:
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+
+
+def _hush_python() -> None:
+    """Silence warnings about pyspark's own use of its dependencies; those about ours still show."""
+    for module in ("pyspark", "py4j"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}\b")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=rf"{module}\b")
+
+
+def _builder(settings: SessionSettings) -> SparkSession.Builder:
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise UsageError("Spark is not installed here: pip install 'raretrail[spark]'") from None
+    # A fresh builder: SparkSession.builder keeps the options of whoever used it before.
+    builder: SparkSession.Builder = SparkSession.Builder()
+    return builder.appName(settings.app_name)
+
+
+def _open_connect(settings: SessionSettings) -> SparkSession:
+    builder = _builder(settings).remote(_remote(settings))
+    for name, value in settings.conf.items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def _open_existing(settings: SessionSettings) -> SparkSession:
+    spark = _active_session() or _builder(settings).getOrCreate()
+    for name, value in settings.conf.items():
+        spark.conf.set(name, value)
+    return spark
+
+
+def _open_submitted(settings: SessionSettings) -> SparkSession:
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()
+    given = SparkConf()
+    builder = _builder(settings)
+    for name, value in {**_REQUIRED, **_DELTA}.items():
+        if not given.contains(name):
+            builder = builder.config(name, value)
+    for name, value in settings.conf.items():
+        builder = builder.config(name, value)
+    if given.get("spark.master", "local").startswith("local"):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    return builder.getOrCreate()
+
+
+def _require(spark: SparkSession) -> None:
+    for name, value in _REQUIRED.items():
+        if spark.conf.get(name, "") != value:
+            try:
+                spark.conf.set(name, value)
+            except Exception as error:
+                raise RaretrailError(
+                    f"this Spark session does not let {name} be {value}, which every time and "
+                    f"comparison here relies on: {error}"
+                ) from error
+
+
+def _open_local(
+    settings: SessionSettings, origin: Origin, sharing: list[str] | None = None
+) -> SparkSession:
+    global _opened
+    home = runtime.spark_home()
+    java = runtime.find_java()
+    jars = runtime.delta_jars()
+    scratch = Path(tempfile.mkdtemp(prefix="raretrail-", dir=settings.scratch))
+    try:
+        builder = _builder(settings)
+        if origin == "local":
+            builder = builder.master(f"local[{settings.cores}]")
+        else:
+            builder = builder.remote(_remote(settings))
+        if sharing is None:
+            sharing = _sharing(java)
+        for name, value in local_conf(settings, jars, scratch, sharing).items():
+            builder = builder.config(name, value)
+        with (
+            warnings.catch_warnings(),
+            runtime.environment(
+                JAVA_HOME=str(runtime.write_java_shim(java, scratch / "java")),
+                SPARK_HOME=str(home),
+                SPARK_LOCAL_IP="127.0.0.1",
+                SPARK_LAUNCHER_OPTS=" ".join(["-Xshare:auto", *_JVM_FLAGS["small"]]),
+                PYSPARK_PYTHON=sys.executable,
+                PYSPARK_DRIVER_PYTHON=sys.executable,
+            ),
+        ):
+            # A Connect server started here is told its static configuration a second time.
+            warnings.filterwarnings("ignore", message="Failed to set spark")
+            spark = builder.getOrCreate()
+    except Exception as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, RaretrailError):
+            raise
+        raise RaretrailError(
+            f"Spark did not start with Java {java.major} of {java.home}: {_first_line(error)}"
+        ) from error
+    _opened = _Opened(spark, origin, scratch)
+    return spark
+
+
+def _sharing(java: runtime.Java) -> list[str]:
+    archive = runtime.class_archive(java)
+    return [f"-XX:SharedArchiveFile={archive}"] if archive.is_file() else []
+
+
+def local_conf(
+    settings: SessionSettings, jars: list[Path], scratch: Path, sharing: list[str]
+) -> dict[str, str]:
+    """Spark's configuration of a session on this machine, with `settings.conf` laid over it.
+
+    `sharing` are the JVM flags about class archives.
+    """
+    log4j = Path(str(files("raretrail") / "log4j2.properties"))
+    flags = [
+        *_JVM_FLAGS[settings.size],
+        *sharing,
+        "-Xlog:cds=off",
+        "-Xlog:cds+dynamic=off",
+        "-Duser.timezone=UTC",
+        f"-Dlog4j2.configurationFile={log4j.as_uri()}",
+        f"-Draretrail.log.level={settings.log_level}",
+        f"-Djava.io.tmpdir={_folder(scratch / 'tmp')}",
+        f"-Dderby.system.home={scratch / 'derby'}",
+    ]
+    conf = {
+        **_REQUIRED,
+        **_DELTA,
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.memory": settings.driver_memory or _default_memory(),
+        "spark.driver.extraJavaOptions": " ".join(_quote(flag) for flag in flags),
+        "spark.driver.extraClassPath": os.pathsep.join(str(jar) for jar in jars),
+        "spark.executorEnv.TZ": "UTC",
+        "spark.local.dir": str(_folder(scratch / "local")),
+        "spark.sql.warehouse.dir": (scratch / "warehouse").as_uri(),
+        "spark.ui.enabled": str(settings.ui).lower(),
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # Delta writes what Spark's Parquet writer does; INT96 has no statistics and no future.
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        # The defaults are for clusters: 200 and 50 tasks of nothing cost seconds each time.
+        "spark.sql.shuffle.partitions": str(_cores(settings.cores)),
+        "spark.databricks.delta.snapshotPartitions": "1",
+    }
+    return {**conf, **settings.conf}
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _quote(flag: str) -> str:
+    return '"' + flag.replace("\\", "\\\\").replace('"', '\\"') + '"' if " " in flag else flag
+
+
+def _cores(cores: str) -> int:
+    return (os.cpu_count() or 1) if cores == "*" else max(1, int(cores))
+
+
+def _default_memory() -> str:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return f"{min(4096, max(1024, total // 2))}m"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _end_jvm() -> None:
+    """End the JVM, so that the next session starts one with its own memory and flags."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    if gateway is None:
+        return
+    process = getattr(gateway, "proc", None)
+    gateway.shutdown()
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+    if process is not None:
+        process.stdin.close()
+        process.wait(timeout=60)

@@ -1,0 +1,273 @@
+"""Settings: one typed tree, parsed once at the edge, unknown keys refused.
+
+Defaults come from `conf/` (inside the wheel, or beside the checkout); `--conf` lays a file or a
+folder over them; options lay over both. `Settings.hash` names the result in every row it decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import timedelta
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from raretrail.errors import UsageError
+
+_M = TypeVar("_M", bound=BaseModel)
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: str | timedelta) -> timedelta:
+    """'2h', '15m', '90d', '30s' as a timedelta; ValueError otherwise."""
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"\s*(\d+)\s*([smhd])\s*", str(text))
+    if not match:
+        raise ValueError(f"{text!r} is no duration: write a number and s, m, h or d, as in 2h or 90d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest of `parse_duration`'s forms that is exact."""
+    seconds = int(value.total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)
+]
+
+
+class Model(BaseModel):
+    """A settings node: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SparkSettings(Model):
+    """How a session is opened where raretrail opens it itself."""
+
+    remote: str | None = None
+    driver_memory: str = "4g"
+    cores: str = "*"
+    ui: bool = False
+
+
+class IngestSettings(Model):
+    """What of the trail is read, and how much at a time."""
+
+    history: Duration = timedelta(days=90)
+    recent_days: Annotated[int, Field(ge=1)] = 2
+    batch_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
+    task_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
+    driver_bytes: Annotated[int, Field(ge=0)] = 8 * 1024 * 1024
+    max_file_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * 1024
+    duplicate_days: Annotated[int, Field(ge=1)] = 7
+
+
+class GeoSettings(Model):
+    """The GeoIP databases; empty city_db is the embedded one."""
+
+    city_db: str | None = None
+    asn_db: str | None = None
+
+
+class BaselineSettings(Model):
+    """What is counted as usual."""
+
+    near_km: Annotated[float, Field(ge=0)] = 100.0
+
+
+class ScoreSettings(Model):
+    """What is judged, and what of it is kept."""
+
+    lookback: Duration = timedelta(hours=2)
+    incident_gap: Duration = timedelta(hours=4)
+    full_score_bits: Annotated[float, Field(gt=0)] = 40.0
+    severity: dict[Literal["medium", "high", "critical"], float] = {
+        "medium": 40.0,
+        "high": 60.0,
+        "critical": 80.0,
+    }
+
+
+class AlertSettings(Model):
+    """Which incidents a run alerts."""
+
+    min_score: Annotated[float, Field(ge=0, le=100)] = 40.0
+    max_per_run: Annotated[int, Field(ge=0)] = 100
+
+
+class Rule(Model):
+    """The published rule a detector answers to."""
+
+    id: str
+    name: str
+    version: int
+
+
+class Technique(Model):
+    """An ATT&CK technique under a tactic, in a version of ATT&CK."""
+
+    tactic: str
+    technique: str
+    version: str
+
+
+class Detector(Model):
+    """One detector: which terms must be how surprising for a bucket to become its finding.
+
+    `requires` maps a term (a `*_bits` column of `anomalies` without the suffix) to the least bits
+    it must have; all must hold. `geo_status` limits it to addresses placed so well. A finding
+    below `floor` bits in sum is not kept.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    title: str
+    description: str
+    requires: Annotated[dict[str, float], Field(min_length=1)]
+    floor: Annotated[float, Field(ge=0)]
+    geo_status: list[str] = []
+    severity: Literal["low", "medium", "high", "critical"] = "low"
+    risk_score: Annotated[int, Field(ge=0, le=100)] = 21
+    rule: Rule | None = None
+    attack: list[Technique] = []
+    runbook: str = ""
+    enabled: bool = True
+
+
+class Settings(Model):
+    """Everything a run depends on besides its input."""
+
+    trail: list[str] = []
+    warehouse: str | None = None
+    spark: SparkSettings = SparkSettings()
+    ingest: IngestSettings = IngestSettings()
+    geo: GeoSettings = GeoSettings()
+    baseline: BaselineSettings = BaselineSettings()
+    score: ScoreSettings = ScoreSettings()
+    alerts: AlertSettings = AlertSettings()
+    detectors: list[Detector] = []
+    conf_dirs: list[str] = []
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of what decides results; where things lie and how Spark runs is left out."""
+        tree = self.model_dump(mode="json", exclude={"trail", "warehouse", "spark", "conf_dirs"})
+        text = json.dumps(tree, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def conf_file(self, relative: str) -> Path:
+        """The file `relative` of the uppermost layer of conf that has it."""
+        for folder in [*reversed(self.conf_dirs), str(default_conf_dir())]:
+            candidate = Path(folder) / relative
+            if candidate.exists():
+                return candidate
+        raise UsageError(f"conf has no {relative}; looked in {self.conf_dirs} and the defaults")
+
+    def conf_folders(self, name: str) -> list[Path]:
+        """The folders `name` of all layers of conf that have one, defaults first."""
+        folders = [default_conf_dir(), *map(Path, self.conf_dirs)]
+        return [folder / name for folder in folders if (folder / name).is_dir()]
+
+
+def default_conf_dir() -> Path:
+    """The folder of defaults: inside the installed package, else beside a checkout's lib/."""
+    packaged = Path(str(files("raretrail") / "conf"))
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: must be a mapping of settings")
+    return tree
+
+
+def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _overlay(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+class _Sources(dict[str, str]):
+    """Dotted key → the layer that set it."""
+
+    def note(self, tree: dict[str, Any], layer: str, prefix: str = "") -> None:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                self.note(value, layer, f"{prefix}{key}.")
+            else:
+                self[prefix + key] = layer
+
+
+def load_settings(
+    conf: str | None = None, options: dict[str, Any] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """The settings and, by dotted key, where each came from.
+
+    conf is a YAML file laid over the defaults, or a folder with settings.yml and detectors/ laid
+    over theirs. options is a tree of the same form, from the command line. Raises UsageError that
+    names the file and the key.
+    """
+    folders = [default_conf_dir()]
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if conf:
+        path = Path(conf)
+        if not path.exists():
+            raise UsageError(f"--conf {conf}: no such file or folder")
+        if path.is_dir():
+            folders.append(path)
+        else:
+            layers.append((str(path), _read_yaml(path)))
+    for folder in reversed(folders):
+        if (folder / "settings.yml").exists():
+            name = "defaults" if folder == folders[0] else str(folder / "settings.yml")
+            layers.insert(0, (name, _read_yaml(folder / "settings.yml")))
+    layers.append(("command line", options or {}))
+    tree: dict[str, Any] = {}
+    sources = _Sources()
+    for name, layer in layers:
+        tree = _overlay(tree, layer)
+        sources.note(layer, name)
+    detectors: dict[str, Any] = {}
+    for folder in folders:
+        for file in sorted((folder / "detectors").glob("*.yml")):
+            detectors[file.stem] = _parse(Detector, _read_yaml(file), str(file))
+            if detectors[file.stem].name != file.stem:
+                raise UsageError(f"{file}: name must be {file.stem!r}, the file's own name")
+    tree["detectors"] = [detectors[name] for name in sorted(detectors)]
+    tree["conf_dirs"] = [str(folder) for folder in folders[1:]]
+    return _parse(Settings, tree, " + ".join(name for name, layer in layers if layer)), dict(sources)
+
+
+def _parse(model: type[_M], tree: dict[str, Any], where: str) -> _M:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            what = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"  {key}: {'unknown setting' if problem['type'] == 'extra_forbidden' else what}")
+        raise UsageError(f"{where}: settings that cannot be used:\n" + "\n".join(lines)) from None

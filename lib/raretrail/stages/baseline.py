@@ -1,0 +1,185 @@
+"""The baseline stage: stored snapshots follow the days, one day's work a day."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date, datetime, timedelta
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from raretrail.baseline.history import (
+    WINDOW_DAYS,
+    History,
+    to_first_uses,
+    to_values,
+    with_first_uses,
+)
+from raretrail.baseline.snapshot import (
+    ORGANIZATION,
+    Snapshot,
+    advance_fold,
+    history_as_of,
+    to_first_uses_of_day,
+    to_fold,
+    to_folded_uses,
+    to_snapshot,
+)
+from raretrail.baseline.uses import to_pairs, to_uses, with_places
+from raretrail.stages.locating import Geo, ensure_places, places_of
+from raretrail.tables import (
+    AGENT_DAILY,
+    BASELINE_COMMAND_COUNTRY,
+    BASELINE_COMMAND_PLACE,
+    BASELINE_DIMENSION,
+    BASELINE_PRESENCE,
+    BASELINE_PRINCIPAL,
+    BASELINE_PRINCIPAL_VALUE,
+    BASELINE_VALUE,
+    FIRST_USES,
+    PRESENCE_DAILY,
+    Table,
+)
+from raretrail.warehouse import Warehouse, on_days
+
+# A gap of more days than this is built from the facts rather than walked day by day.
+_WALKED_DAYS = 7
+_SNAPSHOT: dict[str, Table] = {
+    "command_place": BASELINE_COMMAND_PLACE,
+    "command_country": BASELINE_COMMAND_COUNTRY,
+    "value": BASELINE_VALUE,
+    "principal_value": BASELINE_PRINCIPAL_VALUE,
+    "principal": BASELINE_PRINCIPAL,
+    "dimension": BASELINE_DIMENSION,
+}
+
+
+def between(rows: DataFrame, start: date, end: date) -> DataFrame:
+    """rows whose event_date lies in [start, end)."""
+    return rows.where((F.col("event_date") >= F.lit(start)) & (F.col("event_date") < F.lit(end)))
+
+
+def first_fact_day(warehouse: Warehouse) -> date | None:
+    """The organisation's first day of facts; None before any."""
+    row = warehouse.read(PRESENCE_DAILY).agg(F.min("event_date").alias("day")).first()
+    return row["day"] if row else None
+
+
+def located_uses(warehouse: Warehouse, geo: Geo, start: date, end: date) -> tuple[DataFrame, DataFrame]:
+    """(uses, pairs) of the facts of [start, end), placed by the run's databases."""
+    presence = between(warehouse.read(PRESENCE_DAILY), start, end)
+    placed = with_places(presence, places_of(warehouse, geo.build))
+    agents = between(warehouse.read(AGENT_DAILY), start, end)
+    return to_uses(placed, agents), to_pairs(placed)
+
+
+def known_uses(
+    warehouse: Warehouse, geo: Geo, start: date, end: date
+) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """(uses with what was known before them, values, pairs) of the facts of [start, end), staged."""
+    uses, pairs = located_uses(warehouse, geo, start, end)
+    known = warehouse.stage("uses", with_first_uses(uses))
+    return known, warehouse.stage("values", to_values(known)), pairs
+
+
+def stored_days(warehouse: Warehouse) -> list[date]:
+    """The days the warehouse has a snapshot of, ascending."""
+    rows = warehouse.read(BASELINE_DIMENSION).select("as_of").distinct().collect()
+    return sorted(row["as_of"] for row in rows)
+
+
+def stored_snapshot(warehouse: Warehouse, as_of: date) -> Snapshot:
+    """The snapshot of a day, as its tables hold it."""
+    return Snapshot(
+        **{
+            field: warehouse.read(table).where(F.col("as_of") == F.lit(as_of)).drop("as_of", "scope")
+            for field, table in _SNAPSHOT.items()
+        }
+    )
+
+
+def stored_history(warehouse: Warehouse, geo: Geo, day: date) -> History:
+    """What was known before `day` of what was used on it, from its stored snapshot."""
+    uses, pairs = located_uses(warehouse, geo, day, day + timedelta(days=1))
+    return history_as_of(uses, pairs, stored_snapshot(warehouse, day))
+
+
+def advance_baseline(
+    warehouse: Warehouse, geo: Geo, as_of: date, changed: Collection[date], now: datetime
+) -> str:
+    """Make the snapshot of as_of hold the facts of the days before it.
+
+    changed are the days whose facts this run wrote. Says what it did: 'kept', 'advanced' or 'built'.
+    """
+    first = first_fact_day(warehouse)
+    if first is None or first >= as_of:
+        return "kept"
+    stored = [day for day in stored_days(warehouse) if day <= as_of]
+    latest = stored[-1] if stored else None
+    stale = sorted(day for day in changed if latest and as_of - timedelta(days=WINDOW_DAYS) <= day < latest)
+    if latest == as_of and not stale:
+        return "kept"
+    ensure_places(warehouse, _addresses(warehouse, as_of), geo, now)
+    if latest is None or (as_of - latest).days > _WALKED_DAYS:
+        _build(warehouse, geo, as_of, first)
+        return "built"
+    if stale:
+        _advance(warehouse, geo, latest, latest, stale, first)
+    for step in range((as_of - latest).days):
+        day = latest + timedelta(days=step)
+        _advance(warehouse, geo, day, day + timedelta(days=1), [day], first)
+    return "advanced"
+
+
+def _addresses(warehouse: Warehouse, as_of: date) -> DataFrame:
+    days = between(warehouse.read(PRESENCE_DAILY), as_of - timedelta(days=2 * WINDOW_DAYS), as_of)
+    return days.select("source_ip_address")
+
+
+def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date) -> None:
+    start = as_of - timedelta(days=2 * WINDOW_DAYS)
+    known, values, _ = known_uses(warehouse, geo, start, as_of)
+    first_uses = to_first_uses(known, values).withColumn(
+        "event_date", F.date_from_unix_date(F.col("day").cast("int"))
+    )
+    warehouse.replace(
+        FIRST_USES,
+        first_uses,
+        f"event_date >= DATE'{start}' AND event_date < DATE'{as_of}'",
+    )
+    presence = between(warehouse.read(PRESENCE_DAILY), as_of - timedelta(days=WINDOW_DAYS), as_of)
+    _store(warehouse, geo, to_fold(presence, as_of), as_of, first)
+
+
+def _advance(
+    warehouse: Warehouse, geo: Geo, old: date, new: date, changed: Collection[date], first: date
+) -> None:
+    known = set(stored_days(warehouse))
+    for day in changed:
+        if day in known:
+            warehouse.replace(
+                FIRST_USES,
+                to_first_uses_of_day(stored_history(warehouse, geo, day)),
+                on_days("event_date", [day]),
+            )
+    fold = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(old))
+    presence = warehouse.read(PRESENCE_DAILY).where(F.col("event_date").isin(*changed))
+    _store(warehouse, geo, advance_fold(fold, old, presence, new, changed), new, first)
+
+
+def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: date) -> None:
+    this_day = f"as_of = DATE'{as_of}'"
+    warehouse.replace(BASELINE_PRESENCE, fold.withColumn("as_of", F.lit(as_of)), this_day)
+    stored = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(as_of))
+    start = as_of - timedelta(days=WINDOW_DAYS)
+    placed = warehouse.stage("fold", with_places(stored, places_of(warehouse, geo.build)))
+    agents = between(warehouse.read(AGENT_DAILY), start, as_of)
+    uses = warehouse.stage("folded_uses", to_folded_uses(placed, agents, as_of))
+    first_uses = between(warehouse.read(FIRST_USES), start, as_of)
+    snapshot = to_snapshot(placed, uses, first_uses, as_of, first)
+    # The dimension table goes last: a snapshot counts as stored only once all of it is.
+    for field, table in _SNAPSHOT.items():
+        rows = getattr(snapshot, field).withColumn("as_of", F.lit(as_of))
+        warehouse.replace(table, rows.withColumn("scope", F.lit(ORGANIZATION)), this_day)
+
+

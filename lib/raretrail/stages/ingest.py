@@ -1,0 +1,408 @@
+"""The ingest stage: new files of the trail become events, facts and a balanced ledger.
+
+Files go in batches of days. Of each batch first a census is taken (which records are there), then
+duplicates are found by key among the batch and what is stored, then only what is kept is decoded
+whole and written. The ledger is written last: a batch whose ledger is not written is read again,
+finds its own events present, and comes to the same tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from raretrail.baseline.facts import (
+    to_agent_daily,
+    to_error_quarter_hour,
+    to_hour_daily,
+    to_presence_daily,
+)
+from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
+from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, list_local
+from raretrail.cloudtrail.principals import PrincipalRules, load_rules
+from raretrail.cloudtrail.reading import (
+    Positions,
+    ReadSettings,
+    read_census,
+    read_events,
+    read_reused,
+)
+from raretrail.errors import UsageError
+from raretrail.settings import Settings
+from raretrail.stages.locating import Geo, ensure_places, places_of
+from raretrail.tables import (
+    AGENT_DAILY,
+    ERROR_QUARTER_HOUR,
+    EVENTS,
+    HOUR_DAILY,
+    INGEST_FILES,
+    PRESENCE_DAILY,
+    QUARANTINE,
+    STAGED_CENSUS,
+    Table,
+)
+from raretrail.warehouse import Warehouse, local_path, on_days
+
+_FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
+    (PRESENCE_DAILY, to_presence_daily),
+    (AGENT_DAILY, to_agent_daily),
+    (HOUR_DAILY, to_hour_daily),
+    (ERROR_QUARTER_HOUR, to_error_quarter_hour),
+)
+# A batch this small is known to the driver already; staging it would only cost a commit.
+_PROGRESS = Callable[[str], None]
+
+
+@dataclass
+class Ingested:
+    """What an ingest did: counts for `runs`, and the days whose facts it wrote."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    days: set[date] = field(default_factory=set)
+
+    def add(self, **counts: int) -> None:
+        for name, count in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+
+
+@dataclass(frozen=True)
+class Taking:
+    """Who takes files in, by what rules, when."""
+
+    warehouse: Warehouse
+    geo: Geo
+    rules: PrincipalRules
+    settings: Settings
+    run_id: str
+    now: datetime
+
+    @property
+    def read_settings(self) -> ReadSettings:
+        return ReadSettings(self.settings.ingest.driver_bytes, self.settings.ingest.task_bytes)
+
+
+def ingest(
+    warehouse: Warehouse,
+    settings: Settings,
+    geo: Geo,
+    run_id: str,
+    now: datetime,
+    *,
+    since: date | None,
+    until: date | None,
+    recent: Collection[date] | None,
+    progress: _PROGRESS,
+) -> Ingested:
+    """Take in every file of the trail that is new or has changed.
+
+    Files delivered before `since`, or on or after `until`, are left. recent limits the listing to
+    these day folders; None lists everything. UsageError when there is no trail to read.
+    """
+    if not settings.trail:
+        raise UsageError("no trail to read: give --trail PATH or the setting trail")
+    taking = Taking(
+        warehouse, geo, load_rules(settings.conf_file("principals.yml")), settings, run_id, now
+    )
+    done = Ingested()
+    listed = [file for root in settings.trail for file in list_files(warehouse, root, recent)]
+    dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
+    wanted = [
+        file for day, file in dated if (since is None or day >= since) and (until is None or day < until)
+    ]
+    done.add(files_listed=len(listed), files_outside=len(listed) - len(wanted))
+    fresh = only_new(wanted, warehouse)
+    others = [file for file in fresh if describe(file.path).kind != "log"]
+    logs = [file for file in fresh if describe(file.path).kind == "log"]
+    done.add(files_new=len(fresh), files=0, records=0, events=0, duplicates=0, quarantined=0)
+    if others:
+        _skip(taking, others)
+        done.add(files_skipped=len(others))
+    batches = list(to_batches(logs, settings.ingest.batch_bytes))
+    read = 0
+    for number, batch in enumerate(batches, start=1):
+        days = [day_of_delivery(file.path, file.modified_at) for file in batch]
+        read += len(batch)
+        progress(
+            f"batch {number} of {len(batches)}: {len(batch)} files delivered {min(days)} to {max(days)}"
+        )
+        _take(taking, batch, done)
+        progress(f"{read} of {len(logs)} files, {done.counts['events']} events")
+    return done
+
+
+def list_files(warehouse: Warehouse, root: str, recent: Collection[date] | None) -> list[FileInfo]:
+    """The files of a trail below root: path, bytes, time of modification."""
+    local = local_path(root)
+    if local:
+        return list_local(str(local), recent)
+    rows = (
+        warehouse.spark.read.format("binaryFile")
+        .option("recursiveFileLookup", "true")
+        .load(root)
+        .select("path", "length", "modificationTime")
+        .collect()
+    )
+    files = [FileInfo(r["path"], r["length"], r["modificationTime"].replace(tzinfo=UTC)) for r in rows]
+    if recent is None:
+        return files
+    return [file for file in files if day_of_delivery(file.path, file.modified_at) in recent]
+
+
+def only_new(files: Sequence[FileInfo], warehouse: Warehouse) -> list[FileInfo]:
+    """The files that the ledger lacks, or has with another size or time, or as unreadable."""
+    if not files:
+        return []
+    days = {day_of_delivery(file.path, file.modified_at) for file in files}
+    ledger = (
+        warehouse.read(INGEST_FILES)
+        .where(F.col("file_date").between(F.lit(min(days)), F.lit(max(days))))
+        .where("status <> 'unreadable'")
+        .select("source_file", "bytes", F.unix_micros("modified_at").alias("modified"))
+    )
+    known = {(row["source_file"], row["bytes"], row["modified"]) for row in ledger.collect()}
+    return [file for file in files if (file.path, file.bytes, _micros(file.modified_at)) not in known]
+
+
+def to_batches(files: Sequence[FileInfo], batch_bytes: int) -> Iterator[list[FileInfo]]:
+    """The files by day of delivery, whole days together up to batch_bytes."""
+    by_day: dict[date, list[FileInfo]] = {}
+    for file in files:
+        by_day.setdefault(day_of_delivery(file.path, file.modified_at), []).append(file)
+    batch: list[FileInfo] = []
+    size = 0
+    for day in sorted(by_day):
+        day_bytes = sum(file.bytes for file in by_day[day])
+        if batch and size + day_bytes > batch_bytes:
+            yield batch
+            batch, size = [], 0
+        batch += by_day[day]
+        size += day_bytes
+    if batch:
+        yield batch
+
+
+def write_facts(warehouse: Warehouse, days: Collection[date]) -> None:
+    """Write the facts of these days anew from their events."""
+    events = warehouse.read(EVENTS).where(F.col("event_date").isin(*sorted(days)))
+    for table, to_facts in _FACTS:
+        warehouse.replace(table, to_facts(events), on_days("event_date", sorted(days)))
+
+
+def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
+    warehouse = taking.warehouse
+    census = _staged_census(taking, files)
+    records = census.where("kind = 'record'")
+    span = records.agg(F.min("event_date").alias("start"), F.max("event_date").alias("end")).first()
+    stored = _stored_records(taking, files, span) if span and span["start"] else None
+    judged = with_verdict(records, stored) if stored is not None else with_verdict(records, records.limit(0))
+    verdicts = {row["source_file"]: row.asDict() for row in to_file_verdicts(judged).collect()}
+    facts_of_files = {row["source_file"]: row.asDict() for row in census.where("kind = 'file'").collect()}
+    displaced = sorted(path for path, verdict in verdicts.items() if verdict["displaced"])
+    days = {day for verdict in verdicts.values() for day in verdict["days"]}
+
+    ensure_places(
+        warehouse,
+        records.select(F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address")),
+        taking.geo,
+        taking.now,
+    )
+    info = {file.path: file for file in files}
+    _write_quarantine(taking, census, info, verdicts, facts_of_files)
+    if displaced:
+        _set_displaced_aside(taking, judged, displaced)
+    _write_events(taking, files, verdicts, facts_of_files, replacing=bool(displaced))
+    if days:
+        write_facts(warehouse, days)
+    rows = [_ledger_row(taking, info[path], facts, verdicts.get(path, {})) for path, facts in facts_of_files.items()]
+    warehouse.merge(INGEST_FILES, warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema()))
+    done.days |= days
+    for row in rows:
+        done.add(files=1, **{name: row[name] for name in ("records", "events", "duplicates", "quarantined")})
+        if row["status"] == "unreadable":
+            done.add(files_unreadable=1)
+
+
+def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:
+    census = read_census(taking.warehouse.spark, files, taking.read_settings)
+    if sum(file.bytes for file in files) <= taking.settings.ingest.driver_bytes and all(
+        local_path(file.path) for file in files
+    ):
+        return census
+    taking.warehouse.replace(STAGED_CENSUS, census)
+    return taking.warehouse.read(STAGED_CENSUS)
+
+
+def _stored_records(taking: Taking, files: list[FileInfo], span: Any) -> DataFrame | None:
+    """What could be a copy: the stored events some days either side; all, for a large batch."""
+    if not taking.warehouse.exists(EVENTS):
+        return None
+    events = taking.warehouse.read(EVENTS)
+    if sum(file.bytes for file in files) > taking.settings.ingest.driver_bytes:
+        return events
+    margin = timedelta(days=taking.settings.ingest.duplicate_days)
+    return events.where(
+        F.col("event_date").between(F.lit(span["start"] - margin), F.lit(span["end"] + margin))
+    )
+
+
+def _write_quarantine(
+    taking: Taking,
+    census: DataFrame,
+    info: dict[str, FileInfo],
+    verdicts: dict[str, dict[str, Any]],
+    facts: dict[str, dict[str, Any]],
+) -> None:
+    spark = taking.warehouse.spark
+    with_damage = any(_damaged(row, verdicts.get(path, {})) for path, row in facts.items())
+    reused = {
+        path: Positions(reused=verdict["reused_at"]) for path, verdict in verdicts.items() if verdict["reused"]
+    }
+    frames = [census.where("kind = 'quarantined'")] if with_damage else []
+    if reused:
+        chosen = [info[path] for path in sorted(reused)]
+        hashes = {path: facts[path]["content_hash"] for path in reused}
+        frames.append(
+            read_reused(spark, chosen, reused, hashes, taking.rules, taking.read_settings)
+        )
+    for frame in frames:
+        dates = spark.createDataFrame(
+            [(path, day_of_delivery(path, file.modified_at)) for path, file in info.items()],
+            "source_file string, file_date date",
+        )
+        rows = frame.join(F.broadcast(dates), "source_file")
+        taking.warehouse.merge(QUARANTINE, _stamped(taking, rows), update=[])
+
+
+def _damaged(facts: dict[str, Any], verdict: dict[str, Any]) -> int:
+    """Pieces of a file that the census set aside."""
+    taken = sum(verdict.get(name, 0) for name in ("events", "duplicates", "reused"))
+    return facts["records"] - taken
+
+
+def _stamped(taking: Taking, rows: DataFrame) -> DataFrame:
+    return rows.withColumn("run_id", F.lit(taking.run_id)).withColumn("ingested_at", F.lit(taking.now))
+
+
+def _set_displaced_aside(taking: Taking, judged: DataFrame, files: Sequence[str]) -> None:
+    """Stored events that lost their id go to quarantine, and their files' ledger says so.
+
+    Everything is computed from what the tables hold, so that doing it again changes nothing.
+    """
+    warehouse = taking.warehouse
+    lost = judged.where(F.col("is_stored") & (F.col("verdict") != "event")).select(*KEY, "record_hash")
+    events = warehouse.read(EVENTS)
+    rows = events.join(lost, [*KEY, "record_hash"])
+    ledger = warehouse.read(INGEST_FILES).where(F.col("source_file").isin(*files))
+    text = F.to_json(F.struct(*[name for name in EVENTS.column_names if name not in ("run_id",)]))
+    aside = (
+        rows.join(ledger.select("source_file", "file_date").distinct(), "source_file", "left")
+        .withColumn("reason", F.lit("id_reused"))
+        .withColumn("detail", F.lit("a record delivered later has this event id; as stored, not as delivered"))
+        .withColumn("raw", text)
+        .withColumn("raw_bytes", F.octet_length(text))
+        .withColumn("file_date", F.coalesce("file_date", "event_date"))
+    )
+    warehouse.merge(QUARANTINE, _stamped(taking, aside), update=[])
+    left = (
+        events.join(lost, [*KEY, "record_hash"], "left_anti")
+        .where(F.col("source_file").isin(*files))
+        .groupBy("source_file")
+        .agg(F.count(F.lit(1)).alias("kept"))
+    )
+    quarantined = (
+        warehouse.read(QUARANTINE)
+        .where(F.col("source_file").isin(*files))
+        .groupBy("source_file")
+        .agg(F.count(F.lit(1)).alias("aside"))
+    )
+    restated = (
+        ledger.where("status = 'taken'")
+        .join(left, "source_file", "left")
+        .join(quarantined, "source_file", "left")
+        .fillna(0, ["kept", "aside"])
+        .withColumn("events", F.col("kept"))
+        .withColumn("quarantined", F.col("aside"))
+        .withColumn("duplicates", F.col("records") - F.col("kept") - F.col("aside"))
+    )
+    warehouse.merge(INGEST_FILES, restated)
+
+
+def _write_events(
+    taking: Taking,
+    files: Sequence[FileInfo],
+    verdicts: dict[str, dict[str, Any]],
+    facts: dict[str, dict[str, Any]],
+    *,
+    replacing: bool,
+) -> None:
+    warehouse = taking.warehouse
+    chosen = [
+        file
+        for file in files
+        if (verdict := verdicts.get(file.path))
+        and len(verdict["leave_out"]) < sum(verdict[name] for name in ("events", "duplicates"))
+    ]
+    if not chosen:
+        return
+    positions = {
+        file.path: Positions(verdicts[file.path]["leave_out"], verdicts[file.path]["reused_at"])
+        for file in chosen
+    }
+    hashes = {file.path: facts[file.path]["content_hash"] for file in chosen}
+    decoded = read_events(
+        warehouse.spark, chosen, positions, hashes, taking.rules, taking.read_settings
+    )
+    places = places_of(warehouse, taking.geo.build).drop("located_at")
+    address = F.coalesce("source_ip_address", F.lit(""))
+    located = decoded.withColumn("address", address).join(
+        F.broadcast(places.withColumnRenamed("source_ip_address", "address")), "address", "left"
+    )
+    rows = _stamped(taking, located)
+    if replacing:
+        warehouse.merge(EVENTS, rows)
+    else:
+        warehouse.append(EVENTS, rows)
+
+
+def _ledger_row(
+    taking: Taking, file: FileInfo, facts: dict[str, Any], verdict: dict[str, Any]
+) -> dict[str, Any]:
+    status = facts["status"]
+    if status == "taken" and not facts["records"]:
+        status = "empty"
+    return {
+        "source_file": file.path,
+        "content_hash": facts["content_hash"],
+        "file_date": day_of_delivery(file.path, file.modified_at),
+        "bytes": file.bytes,
+        "modified_at": file.modified_at,
+        "status": status,
+        "shape": facts["shape"],
+        "records": facts["records"],
+        "events": verdict.get("events", 0),
+        "duplicates": verdict.get("duplicates", 0),
+        "quarantined": _damaged(facts, verdict) + verdict.get("reused", 0),
+        "detail": facts["detail"],
+        "run_id": taking.run_id,
+        "ingested_at": taking.now,
+    }
+
+
+def _skip(taking: Taking, files: Sequence[FileInfo]) -> None:
+    """Digests, Insights and other services' files are counted without being opened."""
+    rows = [
+        {
+            **_ledger_row(taking, file, {"status": "skipped", "shape": describe(file.path).kind, "records": 0, "content_hash": "", "detail": "by its folder"}, {}),
+        }
+        for file in files
+    ]
+    taking.warehouse.merge(INGEST_FILES, taking.warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema()))
+
+
+def _micros(time: datetime) -> int:
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

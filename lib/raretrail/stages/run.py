@@ -1,0 +1,322 @@
+"""A run: plan it from what earlier runs left, do its stages, record how it went."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from raretrail import __version__
+from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
+from raretrail.geo.databases import old_databases_warning
+from raretrail.quality.gate import Gate
+from raretrail.settings import Settings, format_duration
+from raretrail.stages.baseline import advance_baseline
+from raretrail.stages.check import check
+from raretrail.stages.ingest import ingest
+from raretrail.stages.locating import Geo, open_geo
+from raretrail.stages.publish import publish
+from raretrail.stages.score import Window, bucket_of, score
+from raretrail.tables import (
+    ANOMALIES,
+    BASELINE_DIMENSION,
+    EVENTS,
+    PRESENCE_DAILY,
+    RUNS,
+)
+from raretrail.warehouse import Warehouse, on_days
+
+Progress = Callable[[str], None]
+# Everything is listed once in so many hours; in between only recent day folders are.
+_FULL_LISTING = timedelta(hours=20)
+# How far back runs are looked at; later events than that are taken in, not judged.
+_REMEMBERED = timedelta(days=35)
+_STEPS = ("ingest", "baseline", "score", "publish")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: its exit code, what to tell, its record in `runs`."""
+
+    exit_code: int
+    messages: tuple[str, ...]
+    record: dict[str, Any]
+
+
+@dataclass
+class Run:
+    """A run in progress: where, under what settings, and its record in `runs` so far."""
+
+    warehouse: Warehouse
+    settings: Settings
+    geo: Geo
+    as_of: datetime
+    span: tuple[datetime, datetime] | None
+    clock: Callable[[], datetime]
+    progress: Progress
+    record: dict[str, Any] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    @property
+    def now(self) -> datetime:
+        """When the run started, by the real clock."""
+        return self.record["started_at"]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage into the record."""
+        self.progress(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.record["seconds"][name] = round(time.perf_counter() - start, 3)
+
+
+def run(
+    spark: SparkSession,
+    settings: Settings,
+    *,
+    as_of: datetime,
+    span: tuple[datetime, datetime] | None = None,
+    steps: tuple[str, ...] = _STEPS,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    progress: Progress = lambda text: None,
+) -> Ended:
+    """Do the stages over what is new as of `as_of`, or play [span) forward; record it in `runs`.
+
+    steps may name some of the stages only. Raises BusyError when another run holds the warehouse,
+    UsageError for what only the user can mend; any other failure is recorded and raised.
+    """
+    if not settings.warehouse:
+        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+    warehouse = Warehouse(spark, settings.warehouse)
+    with warehouse.held():
+        started = clock()
+        geo = open_geo(settings.geo)
+        this = Run(warehouse, settings, geo, as_of, span, clock, progress)
+        mode = "history" if span else "scheduled" if steps == _STEPS else "+".join(steps)
+        this.record = {
+            "run_id": f"{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",
+            "started_at": started,
+            "status": "done",
+            "mode": mode,
+            "as_of": as_of,
+            "counts": {},
+            "seconds": {},
+            "held_scopes": [],
+            "late_buckets": [],
+            "event_days": [],
+            "settings_hash": settings.hash,
+            "geo_build": geo.build,
+            "program_version": __version__,
+        }
+        old = old_databases_warning(geo.city, geo.asn, started)
+        if old:
+            this.messages.append(old)
+        try:
+            _do(this, steps)
+        except BaseException as error:
+            this.record |= {"status": "failed", "message": _first_line(error)}
+            _record(this)
+            raise
+        _record(this)
+    code = EXIT_HELD if this.record["status"] == "held" else EXIT_DONE
+    return Ended(code, tuple(this.messages), this.record)
+
+
+def _do(this: Run, steps: tuple[str, ...]) -> None:
+    earlier = _earlier_runs(this.warehouse, this.now)
+    if "ingest" in steps:
+        with this.stage("ingest"):
+            _ingest(this, earlier)
+    if "baseline" in steps:
+        with this.stage("baseline"):
+            upto = this.span[1] if this.span else this.as_of
+            days = set(this.record["event_days"]) or _days_since_done(earlier)
+            done = advance_baseline(this.warehouse, this.geo, upto.date(), days, this.now)
+            this.record["counts"]["baseline_" + done] = 1
+    if "score" in steps:
+        with this.stage("score"):
+            window = _window(this, earlier)
+            this.record |= {
+                "window_from": window.start,
+                "window_to": window.end,
+                "late_buckets": sorted(window.late),
+            }
+            if this.warehouse.exists(EVENTS):
+                found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"])
+                this.record["counts"]["findings"] = found
+            if "publish" not in steps:
+                this.record["status"] = "staged"
+    if "publish" in steps and this.warehouse.exists(EVENTS):
+        if "score" not in steps:
+            _take_up_staged(this, earlier)
+        _publish(this)
+
+
+def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
+    settings = this.settings.ingest
+    history = settings.history
+    recent: set[date] | None = None
+    if this.span:
+        since = (this.span[0] - history).date()
+        # Delivery trails the event, so the day after the last is read too.
+        until = (this.span[1] + timedelta(days=2)).date()
+    else:
+        since, until = (this.as_of - history).date(), None
+        listed = [r["started_at"] for r in earlier if r["counts"].get("listed_all")]
+        if listed and this.now - max(listed) < _FULL_LISTING:
+            today = this.as_of.date()
+            recent = {today + timedelta(days=d) for d in range(-settings.recent_days, 2)}
+    taken = ingest(
+        this.warehouse,
+        this.settings,
+        this.geo,
+        this.record["run_id"],
+        this.now,
+        since=since,
+        until=until,
+        recent=recent,
+        progress=this.progress,
+    )
+    counts = this.record["counts"]
+    counts |= taken.counts
+    counts["listed_all"] = int(recent is None and not this.span)
+    this.record["event_days"] = sorted(taken.days)
+    if counts.get("files_outside") and not counts["files_new"] and not this.warehouse.exists(EVENTS):
+        this.messages.append(
+            f"all {counts['files_outside']} files of the trail were delivered outside "
+            f"{since} .. {until or 'now'} and were left (history: {format_duration(history)}); "
+            "to judge older events give --from and --to"
+        )
+    if not counts["files_listed"]:
+        this.messages.append(f"no files found under {', '.join(this.settings.trail)}")
+
+
+def _earlier_runs(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
+    """The records of the last runs that have ended, oldest first."""
+    recent = F.col("started_at") >= F.lit(now - _REMEMBERED)
+    rows = [row.asDict() for row in warehouse.read(RUNS).where(recent).collect()]
+    for row in rows:
+        for name in ("started_at", "finished_at", "as_of", "window_from", "window_to"):
+            row[name] = row[name] and row[name].replace(tzinfo=UTC)
+        row["late_buckets"] = [bucket.replace(tzinfo=UTC) for bucket in row["late_buckets"] or ()]
+    return sorted(rows, key=lambda row: row["started_at"])
+
+
+def _is_published(record: dict[str, Any]) -> bool:
+    return record["status"] == "done" and record["window_to"] is not None
+
+
+def _days_since_done(earlier: list[dict[str, Any]]) -> set[date]:
+    """Days whose facts were written since the last run that took all steps."""
+    since = max((i for i, r in enumerate(earlier) if _is_published(r)), default=-1)
+    return {day for r in earlier[since + 1 :] for day in r["event_days"] or ()}
+
+
+def _window(this: Run, earlier: list[dict[str, Any]]) -> Window:
+    """The buckets to judge: the look-back, what no run has published since, what came late."""
+    if this.span:
+        return Window(*this.span)
+    lookback = this.settings.score.lookback
+    start = bucket_of(this.as_of - lookback)
+    published = [r for r in earlier if _is_published(r) and r["mode"] != "history"]
+    if published:
+        # What a dead or held run left is taken up from where the last good one ended.
+        start = min(start, bucket_of(max(r["window_to"] for r in published) - lookback))
+    held = [r for r in earlier if r["status"] == "held" and r["window_from"]]
+    if held and not published:
+        start = min(start, min(r["window_from"] for r in held))
+    late: frozenset[datetime] = frozenset()
+    if published:
+        late = _late_buckets(this, published, start)
+    return Window(start, this.as_of, late)
+
+
+def _late_buckets(this: Run, published: list[dict[str, Any]], start: datetime) -> frozenset[datetime]:
+    """Buckets judged before for which events were taken in since the last published run."""
+    first = min(r["window_from"] for r in published)
+    since = max(r["started_at"] for r in published)
+    days = set(this.record["event_days"]) | _days_since_done(_earlier_runs(this.warehouse, this.now))
+    days = {day for day in days if first.date() <= day <= start.date()}
+    if not days:
+        return frozenset()
+    bucket = F.date_trunc("HOUR", "event_time")
+    rows = (
+        this.warehouse.read(EVENTS)
+        .where(on_days("event_date", sorted(days)))
+        .where(F.col("ingested_at") > F.lit(since))
+        .select(bucket.alias("bucket"))
+        .distinct()
+        .where((F.col("bucket") >= F.lit(first)) & (F.col("bucket") < F.lit(start)))
+    )
+    return frozenset(row["bucket"].replace(tzinfo=UTC) for row in rows.collect())
+
+
+def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> None:
+    staged = [r for r in earlier if r["status"] == "staged"]
+    if not staged:
+        raise UsageError("nothing is staged: run `raretrail score` before `raretrail publish`")
+    last = staged[-1]
+    for name in ("window_from", "window_to", "late_buckets", "as_of"):
+        this.record[name] = last[name]
+
+
+def _publish(this: Run) -> None:
+    record = this.record
+    window = Window(record["window_from"], record["window_to"], frozenset(record["late_buckets"]))
+    with this.stage("check"):
+        days = [*window.days, *(day for day in record["event_days"] if day not in window.days)]
+        upto = (this.span[1] if this.span else record["as_of"]).date()
+        gate = check(this.warehouse, this.settings, record["run_id"], sorted(days), upto, this.now)
+    with this.stage("publish"):
+        alert = record["mode"] != "history"
+        done = publish(this.warehouse, this.settings, window, gate, this.now, alert=alert)
+    record["counts"] |= {
+        "published": done.findings,
+        "incidents": done.incidents,
+        "alerts": done.alerts,
+        "alerts_cut": done.alerts_cut,
+    }
+    if done.alerts_cut:
+        this.messages.append(
+            f"{done.alerts_cut} more incidents reach the alert score; "
+            f"alerts.max_per_run ({this.settings.alerts.max_per_run}) cut them"
+        )
+    this.messages += gate.warnings
+    if gate.held:
+        _hold(this, gate)
+
+
+def _hold(this: Run, gate: Gate) -> None:
+    scopes = ["all"] if gate.held_all else [f"{c}={v}" for c, v in sorted(gate.held_scopes)]
+    this.record |= {"status": "held", "held_scopes": scopes, "message": "; ".join(gate.messages)}
+    this.messages += gate.messages
+    this.messages.append("what is held stays in staged_anomalies and is judged again by the next run")
+
+
+def _record(this: Run) -> None:
+    this.record["finished_at"] = this.clock()
+    tables = (EVENTS, PRESENCE_DAILY, BASELINE_DIMENSION, ANOMALIES)
+    versions = {table.name: this.warehouse.version(table) for table in tables}
+    this.record["input_versions"] = {name: v for name, v in versions.items() if v is not None}
+    row = {name: this.record.get(name) for name in RUNS.column_names}
+    spark = this.warehouse.spark
+    this.warehouse.append(RUNS, spark.createDataFrame([row], RUNS.spark_schema()))
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, RaretrailError):
+        return str(error)
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+
+

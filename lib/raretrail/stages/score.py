@@ -1,0 +1,138 @@
+"""The score stage: the buckets of a window against what was known before them, into staging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import date, datetime, timedelta
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from raretrail.baseline.history import WINDOW_DAYS, History, history_of
+from raretrail.baseline.nearest import to_coordinates, to_nearest
+from raretrail.detect.candidates import to_candidates, to_lookup, with_terms
+from raretrail.detect.findings import to_evidence, to_findings
+from raretrail.detect.surprise import to_surprises
+from raretrail.settings import Settings
+from raretrail.stages.baseline import known_uses, stored_days, stored_history
+from raretrail.stages.locating import Geo, places_of
+from raretrail.tables import (
+    BASELINE_PRINCIPAL_VALUE,
+    EVENTS,
+    STAGED_ANOMALIES,
+    STAGED_SURPRISES,
+)
+from raretrail.warehouse import Warehouse, on_days
+
+BUCKET = timedelta(hours=1)
+# Day by day the stored snapshots serve; more days are judged by one pass over the facts.
+_FEW_DAYS = 3
+
+
+@dataclass(frozen=True)
+class Window:
+    """The buckets to judge: all that begin in [start, end), and single earlier ones."""
+
+    start: datetime
+    end: datetime
+    late: frozenset[datetime] = frozenset()
+
+    @property
+    def days(self) -> list[date]:
+        """The days its buckets lie on, ascending."""
+        days = {bucket.date() for bucket in self.late}
+        day = self.start.date()
+        while datetime(day.year, day.month, day.day, tzinfo=self.end.tzinfo) < self.end:
+            days.add(day)
+            day += timedelta(days=1)
+        return sorted(days)
+
+    def holds(self, column: str) -> str:
+        """SQL that holds for a bucket start within the window."""
+        within = f"({column} >= {_time(self.start)} AND {column} < {_time(self.end)})"
+        if not self.late:
+            return within
+        return f"({within} OR {column} IN ({', '.join(map(_time, sorted(self.late)))}))"
+
+
+def bucket_of(time: datetime) -> datetime:
+    """The start of the bucket a time lies in."""
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
+def window_events(warehouse: Warehouse, window: Window) -> DataFrame:
+    """The events of the window's buckets."""
+    return (
+        warehouse.read(EVENTS)
+        .where(on_days("event_date", window.days))
+        .where(window.holds("date_trunc('HOUR', event_time)"))
+    )
+
+
+def score(warehouse: Warehouse, settings: Settings, geo: Geo, window: Window, run_id: str) -> int:
+    """Judge the window's buckets and stage their findings; how many there are."""
+    places = places_of(warehouse, geo.build)
+    history, known_places = _history(warehouse, geo, window.days)
+    new_places = history.principal_values.where("dimension = 'place' AND days_90 = 0").select(
+        "as_of", "principal", "value"
+    )
+    nearest = to_nearest(new_places, known_places, to_coordinates(places))
+    warehouse.replace(STAGED_SURPRISES, to_surprises(history, nearest, settings.baseline.near_km))
+    surprises = warehouse.read(STAGED_SURPRISES)
+
+    address = F.coalesce("source_ip_address", F.lit(""))
+    placed = places.withColumns(
+        {
+            "country": F.coalesce("country_iso_code", "geo_status"),
+            "network": F.coalesce("network", "geo_status"),
+            "source_ip_address": address,
+        }
+    ).drop("located_at")
+    candidates = (
+        to_candidates(window_events(warehouse, window))
+        .join(F.broadcast(placed), "source_ip_address", "left")
+        .transform(with_terms, to_lookup(surprises), history.pairs)
+    )
+    findings = (
+        to_findings(candidates, settings.detectors, settings.score)
+        .withColumn("run_id", F.lit(run_id))
+        .withColumn("settings_hash", F.lit(settings.hash))
+        .withColumn("evidence_event_ids", F.lit(None).cast("array<string>"))
+    )
+    warehouse.replace(STAGED_ANOMALIES, findings)
+    staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids")
+    evidence = to_evidence(staged, window_events(warehouse, window))
+    warehouse.replace(STAGED_ANOMALIES, staged.join(evidence, "anomaly_id", "left"))
+    return warehouse.read(STAGED_ANOMALIES).count()
+
+
+def _history(warehouse: Warehouse, geo: Geo, days: list[date]) -> tuple[History, DataFrame]:
+    """What was known before each day, and the places known then (principal, value, day)."""
+    if len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse)):
+        parts = [stored_history(warehouse, geo, day) for day in days]
+        known = (
+            warehouse.read(BASELINE_PRINCIPAL_VALUE)
+            .where(on_days("as_of", days[-1:]) + " AND dimension = 'place'")
+            .select("principal", "value", F.unix_date("last_day").alias("day"))
+        )
+        return _together(parts), known
+    start = days[0] - timedelta(days=2 * WINDOW_DAYS)
+    known, values, pairs = known_uses(warehouse, geo, start, days[-1] + timedelta(days=1))
+    history = history_of(known, values, pairs)
+    judged = F.col("as_of").isin(*[(day - date(1970, 1, 1)).days for day in days])
+    only = History(**{f.name: getattr(history, f.name).where(judged) for f in fields(History)})
+    return only, known.where("dimension = 'place'").select("principal", "value", "day")
+
+
+def _together(parts: list[History]) -> History:
+    joined = {}
+    for field in fields(History):
+        frame = getattr(parts[0], field.name)
+        for part in parts[1:]:
+            frame = frame.unionByName(getattr(part, field.name))
+        joined[field.name] = frame
+    return History(**joined)
+
+
+def _time(time: datetime) -> str:
+    return f"TIMESTAMP'{time.strftime('%Y-%m-%d %H:%M:%S')}'"

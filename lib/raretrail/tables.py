@@ -1,0 +1,752 @@
+"""Every table of the warehouse: name, columns, comments, keys, partitions, retention.
+
+This is the one place that says what a table looks like. The warehouse creates tables from it,
+writers select by it, tests hold the code to it, and the manual is generated from it.
+
+Types are named as Spark's DDL names them; only those in `_SPARK_TYPES` are used, so that delta-rs
+and DuckDB read every table. A column marked `arrival` depends on the order in which files came
+(all others must not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql.types import StructType
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its Spark type, what it holds."""
+
+    name: str
+    type: str
+    comment: str
+    arrival: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `key` names the columns that identify a row; `retain_days` None keeps for ever."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+    stats: tuple[str, ...] = field(default=())
+    retain_days: int | None = None
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns in the order of declaration."""
+        return [column.name for column in self.columns]
+
+    def spark_schema(self) -> StructType:
+        """The columns as a Spark schema (comments left to the table)."""
+        from pyspark.sql import types as T
+
+        return T.StructType([T.StructField(c.name, _spark_type(c.type), True) for c in self.columns])
+
+    def arrow_schema(self) -> pa.Schema:
+        """The columns as an Arrow schema; timestamps in UTC microseconds."""
+        import pyarrow as pa
+
+        return pa.schema([pa.field(c.name, _arrow_type(c.type)) for c in self.columns])
+
+
+def _spark_type(name: str):  # type: ignore[no-untyped-def]
+    from pyspark.sql import types as T
+
+    if name.startswith("array<"):
+        return T.ArrayType(_spark_type(name[6:-1]), True)
+    if name.startswith("map<"):
+        key, value = name[4:-1].split(",")
+        return T.MapType(_spark_type(key), _spark_type(value), True)
+    return {
+        "string": T.StringType(),
+        "boolean": T.BooleanType(),
+        "int": T.IntegerType(),
+        "bigint": T.LongType(),
+        "double": T.DoubleType(),
+        "date": T.DateType(),
+        "timestamp": T.TimestampType(),
+    }[name]
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    if name.startswith("array<"):
+        return pa.list_(_arrow_type(name[6:-1]))
+    if name.startswith("map<"):
+        key, value = name[4:-1].split(",")
+        return pa.map_(_arrow_type(key), _arrow_type(value))
+    return {
+        "string": pa.string(),
+        "boolean": pa.bool_(),
+        "int": pa.int32(),
+        "bigint": pa.int64(),
+        "double": pa.float64(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+    }[name]
+
+
+def _c(name: str, type: str, comment: str, arrival: bool = False) -> Column:
+    return Column(name, type, comment, arrival)
+
+
+# ------------------------------------------------------------------------------------------ place
+
+GEO_STATUSES = (
+    "city",
+    "region",
+    "country",
+    "not_found",
+    "private",
+    "vpc_endpoint",
+    "aws_service",
+    "aws_internal",
+    "unparseable",
+    "missing",
+)
+
+PLACE_COLUMNS: tuple[Column, ...] = (
+    _c("geo_status", "string", "How well the address could be placed: one of " + ", ".join(GEO_STATUSES)),
+    _c("place", "string", "Key of the place: city:<geoname id>, region:<CC>-<ISO>, country:<CC>, or the geo_status"),
+    _c("place_name", "string", "The place in words: 'Lisbon, PT', 'Portugal', 'private'"),
+    _c("city_name", "string", "City, English name"),
+    _c("city_geoname_id", "bigint", "City, geonames.org id; empty where the database has none"),
+    _c("region_iso_code", "string", "First subdivision, ISO 3166-2 without the country"),
+    _c("region_name", "string", "First subdivision, English name"),
+    _c("country_iso_code", "string", "Country, ISO 3166-1 alpha-2"),
+    _c("country_name", "string", "Country, English name"),
+    _c("latitude", "double", "Degrees north"),
+    _c("longitude", "double", "Degrees east"),
+    _c("accuracy_radius", "int", "Kilometres around the point that hold the address two times in three"),
+    _c("time_zone", "string", "IANA time zone of the place"),
+    _c("as_number", "bigint", "Autonomous system of the address; empty without an ASN database"),
+    _c("as_organization", "string", "Who runs that autonomous system"),
+    _c("network", "string", "AS<number>, or without an ASN database the /24 (IPv4) or /48 (IPv6)"),
+)
+
+PLACES = Table(
+    "places",
+    "One source address as one build of the databases places it",
+    (
+        _c("source_ip_address", "string", "The address as CloudTrail wrote it"),
+        _c("geo_build", "string", "Which databases placed it: type@build date of the city and the ASN database"),
+        *PLACE_COLUMNS,
+        _c("located_at", "timestamp", "When it was looked up", arrival=True),
+    ),
+    key=("source_ip_address", "geo_build"),
+)
+
+# --------------------------------------------------------------------------------- what was read
+
+_WHERE_FROM: tuple[Column, ...] = (
+    _c("source_file", "string", "File it came from", arrival=True),
+    _c("source_position", "bigint", "Its position among the file's records, from 0", arrival=True),
+)
+
+# What decoding one record yields, before places are known.
+DECODED_COLUMNS: tuple[Column, ...] = (
+    _c("event_time", "timestamp", "When the request completed (eventTime), UTC"),
+    _c("event_date", "date", "UTC day of event_time"),
+    _c("event_id", "string", "eventID, or sha256:<hash of the record> where it has none"),
+    _c("recipient_account_id", "string", "Account that logged it, else the identity's, else the path's, else 'unknown'"),
+    _c("event_version", "string", "Version of the record format, as text"),
+    _c("event_type", "string", "AwsApiCall, AwsServiceEvent, AwsConsoleSignIn, ..."),
+    _c("event_category", "string", "Management, Data, NetworkActivity"),
+    _c("management_event", "boolean", "Is it a management event"),
+    _c("read_only", "boolean", "Does the command only read"),
+    _c("event_source", "string", "Service, e.g. iam.amazonaws.com"),
+    _c("event_name", "string", "API action, e.g. CreateUser"),
+    _c("command", "string", "Service and action, e.g. iam:CreateUser"),
+    _c("aws_region", "string", "Region the request was made to"),
+    _c("source_ip_address", "string", "sourceIPAddress as written: an address, a service's name, AWS Internal"),
+    _c("user_agent", "string", "userAgent as written"),
+    _c("agent_family", "string", "Product, major version and operating system of the user agent"),
+    _c("principal", "string", "Identity that stays the same between sessions (conf/principals.yml)"),
+    _c("principal_kind", "string", "person, role, user, root, service, account, anonymous or unknown"),
+    _c("user_identity_type", "string", "userIdentity.type"),
+    _c("user_identity_arn", "string", "userIdentity.arn"),
+    _c("user_identity_principal_id", "string", "userIdentity.principalId"),
+    _c("user_identity_account_id", "string", "userIdentity.accountId"),
+    _c("user_identity_user_name", "string", "userIdentity.userName, else that of the session issuer"),
+    _c("user_identity_invoked_by", "string", "Service that made the call on the identity's behalf"),
+    _c("access_key_id", "string", "userIdentity.accessKeyId"),
+    _c("session_issuer_arn", "string", "Role or user that issued the session"),
+    _c("session_name", "string", "Role session name"),
+    _c("session_created_at", "timestamp", "When the session was created"),
+    _c("mfa_authenticated", "boolean", "Was the session opened with MFA"),
+    _c("error_code", "string", "errorCode; Failure for a failed console login, which carries none"),
+    _c("error_message", "string", "errorMessage"),
+    _c("error_template", "string", "errorMessage with names, ids, ARNs and numbers taken out"),
+    _c("request_parameters", "string", "requestParameters, JSON text as delivered"),
+    _c("response_elements", "string", "responseElements, JSON text as delivered"),
+    _c("additional_event_data", "string", "additionalEventData, JSON text as delivered"),
+    _c("service_event_details", "string", "serviceEventDetails, JSON text as delivered"),
+    _c("resources", "string", "resources, JSON text as delivered"),
+    _c("session_context", "string", "userIdentity.sessionContext, JSON text as delivered"),
+    _c("tls_details", "string", "tlsDetails, JSON text as delivered"),
+    _c("addendum", "string", "addendum, JSON text as delivered: why a record came late or again"),
+    _c("other_fields", "string", "Top-level keys this schema does not name, as one JSON object"),
+    _c("request_id", "string", "requestID"),
+    _c("shared_event_id", "string", "sharedEventID: one call logged in several accounts"),
+    _c("vpc_endpoint_id", "string", "VPC endpoint the request came through"),
+    _c("session_credential_from_console", "boolean", "Was the call made from the console"),
+    _c("record_hash", "string", "Hash of the record's compact JSON: tells a copy from an id used twice"),
+    *_WHERE_FROM,
+)
+
+EVENTS = Table(
+    "events",
+    "One CloudTrail record, flattened; the place columns are what was known when it was taken in",
+    (
+        *DECODED_COLUMNS,
+        *(Column(c.name, c.type, c.comment, arrival=True) for c in PLACE_COLUMNS),
+        _c("geo_build", "string", "Build of the databases that placed it", arrival=True),
+        _c("run_id", "string", "Run that took it in", arrival=True),
+        _c("ingested_at", "timestamp", "When it was taken in", arrival=True),
+    ),
+    key=("recipient_account_id", "event_id"),
+    partition_by=("event_date",),
+    stats=("event_time", "principal", "command", "source_ip_address", "recipient_account_id", "event_id"),
+    retain_days=400,
+)
+
+QUARANTINE_REASONS: dict[str, str] = {
+    "not_json": "text that is not JSON",
+    "truncated": "the file ends in the middle of a record or of its compression",
+    "csv": "a table exported as CSV, which has lost the record's structure",
+    "not_cloudtrail": "JSON, but not one of the shapes CloudTrail comes in",
+    "s3_notification": "Records of an S3 notification, not of CloudTrail",
+    "not_an_object": "a record that is not a JSON object",
+    "insight": "a CloudTrail Insights record outside its own folder",
+    "unsupported_version": "eventVersion with a major number other than 1",
+    "missing_event_time": "a record without eventTime",
+    "bad_event_time": "an eventTime that is no time between 2000 and 2100",
+    "missing_event_name": "a record without eventName",
+    "too_large": "a record over the size bound",
+    "id_reused": "an event id already taken by a record with other content",
+}
+
+QUARANTINE = Table(
+    "quarantine",
+    "One file or record that could not be taken, with its text and the reason",
+    (
+        *_WHERE_FROM,
+        _c("file_date", "date", "Day of delivery, from the path, else from the file's time", arrival=True),
+        _c("reason", "string", "One of: " + ", ".join(QUARANTINE_REASONS)),
+        _c("detail", "string", "What exactly was wrong"),
+        _c("raw", "string", "The text, up to 1 MiB"),
+        _c("raw_bytes", "bigint", "Length of the whole text in bytes"),
+        _c("record_hash", "string", "Hash of the text"),
+        _c("event_id", "string", "eventID, where it could be read"),
+        _c("recipient_account_id", "string", "Account, where it could be read"),
+        _c("event_time", "timestamp", "eventTime, where it could be read"),
+        _c("run_id", "string", "Run that set it aside", arrival=True),
+        _c("ingested_at", "timestamp", "When it was set aside", arrival=True),
+    ),
+    key=("source_file", "source_position"),
+    partition_by=("file_date",),
+    retain_days=400,
+)
+
+FILE_STATUSES: dict[str, str] = {
+    "taken": "read; its records are events, duplicates or in quarantine",
+    "empty": "read; it holds no record",
+    "skipped": "not of the trail's events (digest, Insights), known by its folder or content",
+    "unreadable": "could not be opened or changed while being read; tried again by the next run",
+}
+
+INGEST_FILES = Table(
+    "ingest_files",
+    "One trail file as it was read and what became of it: records = events + duplicates + quarantined",
+    (
+        _c("source_file", "string", "The file", arrival=True),
+        _c("content_hash", "string", "Hash of its bytes", arrival=True),
+        _c("file_date", "date", "Day of delivery, from the path, else from the file's time", arrival=True),
+        _c("bytes", "bigint", "Its size as stored", arrival=True),
+        _c("modified_at", "timestamp", "Its time of modification", arrival=True),
+        _c("status", "string", "One of: " + ", ".join(FILE_STATUSES), arrival=True),
+        _c("shape", "string", "records, array, single, json_lines, lookup_events, eventbridge, digest, insight, ...", arrival=True),
+        _c("records", "bigint", "Records found", arrival=True),
+        _c("events", "bigint", "Of these, in events", arrival=True),
+        _c("duplicates", "bigint", "Of these, copies of an event", arrival=True),
+        _c("quarantined", "bigint", "Of these, in quarantine", arrival=True),
+        _c("detail", "string", "What was odd about the file", arrival=True),
+        _c("run_id", "string", "Run that read it", arrival=True),
+        _c("ingested_at", "timestamp", "When it was read", arrival=True),
+    ),
+    key=("source_file", "content_hash"),
+    partition_by=("file_date",),
+)
+
+STAGED_CENSUS = Table(
+    "staged_census",
+    "What a batch of files holds, before duplicates are found: a row a record, a quarantined piece, a file",
+    (
+        _c("kind", "string", "record, quarantined or file"),
+        *_WHERE_FROM,
+        _c("event_id", "string", "eventID, or sha256:<hash of the record>"),
+        _c("recipient_account_id", "string", "Account"),
+        _c("record_hash", "string", "Hash of the record's compact JSON"),
+        _c("event_time", "timestamp", "eventTime"),
+        _c("event_date", "date", "UTC day of event_time"),
+        _c("source_ip_address", "string", "sourceIPAddress"),
+        _c("reason", "string", "Why it is set aside"),
+        _c("detail", "string", "What was wrong with the piece or odd about the file"),
+        _c("raw", "string", "Its text"),
+        _c("raw_bytes", "bigint", "Length of the whole text"),
+        _c("content_hash", "string", "Hash of the file"),
+        _c("status", "string", "Status of the file"),
+        _c("shape", "string", "Shape of the file"),
+        _c("records", "bigint", "Records and pieces in the file"),
+    ),
+    key=("source_file", "source_position", "kind"),
+)
+
+# ------------------------------------------------------------------------------------------ facts
+
+_COUNTED: tuple[Column, ...] = (
+    _c("event_count", "bigint", "Events"),
+    _c("first_time", "timestamp", "First of them"),
+    _c("last_time", "timestamp", "Last of them"),
+)
+
+_WHO: tuple[Column, ...] = (
+    _c("recipient_account_id", "string", "Account"),
+    _c("principal", "string", "Principal"),
+    _c("principal_kind", "string", "Kind of principal"),
+)
+
+PRESENCE_DAILY = Table(
+    "presence_daily",
+    "Who ran which command from which address on which day, and with what outcome",
+    (
+        _c("event_date", "date", "UTC day"),
+        *_WHO,
+        _c("command", "string", "Command"),
+        _c("source_ip_address", "string", "Address as written; empty where missing"),
+        _c("outcome", "string", "Empty for success, else the error code"),
+        *_COUNTED,
+    ),
+    key=("event_date", "recipient_account_id", "principal", "command", "source_ip_address", "outcome"),
+    partition_by=("event_date",),
+)
+
+AGENT_DAILY = Table(
+    "agent_daily",
+    "Which user agent families a principal used on which day",
+    (_c("event_date", "date", "UTC day"), *_WHO, _c("agent_family", "string", "User agent family"), *_COUNTED),
+    key=("event_date", "recipient_account_id", "principal", "agent_family"),
+    partition_by=("event_date",),
+)
+
+HOUR_DAILY = Table(
+    "hour_daily",
+    "In which hours of which day a principal was active",
+    (_c("event_date", "date", "UTC day"), *_WHO, _c("hour", "int", "Hour of the day, UTC"), *_COUNTED),
+    key=("event_date", "recipient_account_id", "principal", "hour"),
+    partition_by=("event_date",),
+)
+
+ERROR_QUARTER_HOUR = Table(
+    "error_quarter_hour",
+    "Errors by template and quarter of an hour",
+    (
+        _c("event_date", "date", "UTC day"),
+        _c("quarter_start", "timestamp", "Start of the quarter of an hour"),
+        *_WHO,
+        _c("error_code", "string", "Error code"),
+        _c("error_template", "string", "Error message without names, ids and numbers"),
+        *_COUNTED,
+        _c("distinct_messages", "bigint", "Distinct messages as written"),
+    ),
+    key=("quarter_start", "recipient_account_id", "principal", "error_code", "error_template"),
+    partition_by=("event_date",),
+)
+
+FACTS = (PRESENCE_DAILY, AGENT_DAILY, HOUR_DAILY, ERROR_QUARTER_HOUR)
+
+# --------------------------------------------------------------------------------------- baseline
+
+_AS_OF = _c("as_of", "date", "The baseline holds the days before this one")
+_SCOPE = _c("scope", "string", "organization")
+
+_DAYS: tuple[Column, ...] = (
+    _c("days_7", "int", "Days seen among the last 7"),
+    _c("days_30", "int", "Days seen among the last 30"),
+    _c("days_90", "int", "Days seen among the last 90"),
+    _c("days_decayed", "double", "Days seen, each halved for every 30 days of age"),
+    _c("first_day", "date", "First day seen among the last 90"),
+    _c("last_day", "date", "Last day seen"),
+)
+
+_PRINCIPALS: tuple[Column, ...] = (
+    _c("principals_7", "bigint", "Principals behind it in the last 7 days"),
+    _c("principals_30", "bigint", "Principals behind it in the last 30 days"),
+    _c("principals_90", "bigint", "Principals behind it in the last 90 days"),
+)
+
+_PLACED: tuple[Column, ...] = (
+    _c("place", "string", "Key of the place"),
+    _c("place_name", "string", "The place in words"),
+    _c("country_iso_code", "string", "Country of the place"),
+)
+
+BASELINE_PRESENCE = Table(
+    "baseline_presence",
+    "The last 90 days of presence_daily folded into one row a key, with a bit for each day",
+    (
+        _AS_OF,
+        *_WHO,
+        _c("command", "string", "Command"),
+        _c("source_ip_address", "string", "Address as written"),
+        _c("outcome", "string", "Empty for success, else the error code"),
+        _c("seen_low", "bigint", "Bit i is set when seen i + 1 days before as_of, i in 0..44"),
+        _c("seen_high", "bigint", "Bit i is set when seen i + 46 days before as_of, i in 0..44"),
+    ),
+    key=("as_of", "recipient_account_id", "principal", "command", "source_ip_address", "outcome"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+BASELINE_COMMAND_PLACE = Table(
+    "baseline_command_place",
+    "How usual it is that a command comes from a place, organisation-wide",
+    (_AS_OF, _SCOPE, _c("command", "string", "Command"), *_PLACED, *_DAYS, *_PRINCIPALS),
+    key=("as_of", "scope", "command", "place"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+BASELINE_COMMAND_COUNTRY = Table(
+    "baseline_command_country",
+    "How usual it is that a command comes from a country, organisation-wide",
+    (_AS_OF, _SCOPE, _c("command", "string", "Command"), _c("country", "string", "Country, or the geo_status"), *_DAYS, *_PRINCIPALS),
+    key=("as_of", "scope", "command", "country"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+BASELINE_VALUE = Table(
+    "baseline_value",
+    "How usual a place, country, network, command, agent or error is in the organisation",
+    (
+        _AS_OF,
+        _SCOPE,
+        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("value", "string", "The place, network, command, ..."),
+        *_DAYS,
+        *_PRINCIPALS,
+    ),
+    key=("as_of", "scope", "dimension", "value"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+BASELINE_PRINCIPAL_VALUE = Table(
+    "baseline_principal_value",
+    "How usual a place, network, command, agent or error is for a principal",
+    (
+        _AS_OF,
+        _c("principal", "string", "Principal"),
+        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("value", "string", "The place, network, command, ..."),
+        *_DAYS,
+        _c("recent_5", "int", "Days seen among the principal's last 5 active days"),
+        _c("on_last_day", "int", "1 when seen on the principal's last active day, else 0"),
+    ),
+    key=("as_of", "principal", "dimension", "value"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+FIRST_USES = Table(
+    "first_uses",
+    "What a principal did on a day for the first time in 90 days, and how many others did it before",
+    (
+        _c("event_date", "date", "UTC day"),
+        _c("principal", "string", "Principal"),
+        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("value", "string", "The place, network, command, ..."),
+        _c("others", "bigint", "Other principals who did so in the 90 days before"),
+        _c("active_days", "bigint", "Days the principal was active in the 90 days before"),
+    ),
+    key=("event_date", "principal", "dimension", "value"),
+    partition_by=("event_date",),
+)
+
+BASELINE_PRINCIPAL = Table(
+    "baseline_principal",
+    "How old a principal is and how often it does something new",
+    (
+        _AS_OF,
+        _c("principal", "string", "Principal"),
+        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("active_days", "bigint", "Days active among the last 90"),
+        _c("new_days", "bigint", "Of these, days with a first use in this dimension (its first active day aside)"),
+    ),
+    key=("as_of", "principal", "dimension"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+BASELINE_DIMENSION = Table(
+    "baseline_dimension",
+    "How often the organisation sees something new, by dimension",
+    (
+        _AS_OF,
+        _SCOPE,
+        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("value_days", "bigint", "Sum over values of days seen, last 90 days"),
+        _c("values_seen", "bigint", "Distinct values, last 90 days"),
+        _c("values_once", "bigint", "Of these, seen on one day only"),
+        _c("active_days", "bigint", "Sum over principals of active days, last 90 days"),
+        _c("new_days", "bigint", "Sum over principals of days with a first use"),
+        _c("first_uses", "array<bigint>", "First uses by how many others did it before: 0, 1, 2, 3-4, 5-9, 10 and more"),
+        _c("baseline_days", "int", "Days of facts the organisation had, 90 at most"),
+    ),
+    key=("as_of", "scope", "dimension"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+BASELINES = (
+    BASELINE_PRESENCE,
+    BASELINE_COMMAND_PLACE,
+    BASELINE_COMMAND_COUNTRY,
+    BASELINE_VALUE,
+    BASELINE_PRINCIPAL_VALUE,
+    BASELINE_PRINCIPAL,
+    BASELINE_DIMENSION,
+)
+
+# --------------------------------------------------------------------------------------- findings
+
+_TERMS: tuple[Column, ...] = (
+    _c("as_of", "date", "The baseline it was judged by holds the days before this one"),
+    _c("baseline_days", "bigint", "Days of history the organisation had in that baseline"),
+    _c("principal_active_days", "bigint", "Days the principal was active in the 90 days before"),
+    _c("principal_place_days", "bigint", "Of these, days at this place"),
+    _c("principal_network_days", "bigint", "Of these, days on this network"),
+    _c("principal_agent_days", "bigint", "Of these, days with this user agent family"),
+    _c("principal_command_days", "bigint", "Of these, days with this command"),
+    _c("principal_error_days", "bigint", "Of these, days with this error code"),
+    _c("place_principals", "bigint", "Other principals at this place in the 90 days before"),
+    _c("network_principals", "bigint", "Other principals on this network"),
+    _c("agent_principals", "bigint", "Other principals with this user agent family"),
+    _c("command_principals", "bigint", "Other principals with this command"),
+    _c("error_principals", "bigint", "Other principals with this error code"),
+    _c("command_days", "bigint", "Days the organisation used this command in the 90 days before"),
+    _c("place_days", "bigint", "Days the organisation used this place"),
+    _c("command_place_days", "bigint", "Days this command came from this place"),
+    _c("country_days", "bigint", "Days the organisation used this country"),
+    _c("command_country_days", "bigint", "Days this command came from this country"),
+    _c("nearest_place", "string", "The principal's nearest known place, where this one is new to it"),
+    _c("nearest_place_km", "double", "Kilometres to it"),
+    _c("place_given_command_bits", "double", "Surprise of the place, given the command"),
+    _c("command_given_place_bits", "double", "Surprise of the command, given the place"),
+    _c("country_given_command_bits", "double", "Surprise of the country, given the command"),
+    _c("command_given_country_bits", "double", "Surprise of the command, given the country"),
+    _c("place_bits", "double", "Surprise of the place, given the principal"),
+    _c("network_bits", "double", "Surprise of the network, given the principal and a place it knows"),
+    _c("agent_bits", "double", "Surprise of the user agent family, given the principal"),
+    _c("command_bits", "double", "Surprise of the command, given the principal"),
+    _c("error_bits", "double", "Surprise of the error code, given the principal"),
+    _c("where_bits", "double", "place_bits + network_bits"),
+    _c("how_bits", "double", "agent_bits"),
+    _c("what_bits", "double", "The greater of command_bits and error_bits"),
+    _c("maturity", "double", "0..1: how far the principal's history can be trusted"),
+)
+
+_SCORE: tuple[Column, ...] = (
+    _c("score", "double", "0-100, rises with bits"),
+    _c("bits", "double", "How surprising it is, in bits; orders what ties in score"),
+    _c("severity", "string", "low, medium, high or critical, by score band"),
+)
+
+_FINDING: tuple[Column, ...] = (
+    _c("anomaly_id", "string", "Hash of detector, bucket and the key the detector counts"),
+    _c("detector", "string", "Detector that found it"),
+    _c("bucket_start", "timestamp", "Start of the bucket, UTC"),
+    _c("bucket_end", "timestamp", "End of the bucket, exclusive"),
+    _c("bucket_date", "date", "UTC day of the bucket"),
+    *_WHO,
+    _c("command", "string", "Command"),
+    _c("source_ip_address", "string", "Address as written"),
+    _c("error_code", "string", "Error code; empty for success"),
+    _c("user_agent", "string", "User agent of the first event"),
+    _c("agent_family", "string", "Its family"),
+    _c("access_key_id", "string", "Access key of the first event"),
+    _c("event_count", "bigint", "Events in the bucket under this key"),
+    _c("first_time", "timestamp", "First of them"),
+    _c("last_time", "timestamp", "Last of them"),
+    *PLACE_COLUMNS,
+    _c("geo_build", "string", "Build of the databases that placed it"),
+    *_TERMS,
+    *_SCORE,
+    _c("rule_severity", "string", "Severity of the detector's rule"),
+    _c("risk_score", "int", "Risk score of the detector's rule"),
+    _c("summary", "string", "What happened and why it is unusual, in a sentence"),
+    _c("evidence_event_ids", "array<string>", "Event ids of its events, first 100"),
+    _c("settings_hash", "string", "Hash of the settings it was judged under"),
+    _c("run_id", "string", "Run that found it last", arrival=True),
+)
+
+STAGED_SURPRISES = Table(
+    "staged_surprises",
+    "How unusual each use of the days being judged is for its principal, before candidates are scored",
+    (
+        _c("as_of", "int", "Day judged, counted from 1970-01-01; only days before it count"),
+        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("principal", "string", "Principal"),
+        _c("value", "string", "The place, network, command, ..."),
+        _c("days_90", "bigint", "Days of the principal with this value in the 90 days before"),
+        _c("others", "bigint", "Other principals with it"),
+        _c("value_days_90", "bigint", "Days of the organisation with it"),
+        _c("active_days", "bigint", "Days the principal was active"),
+        _c("new_days", "bigint", "Of these, days with a first use in the dimension"),
+        _c("prior", "double", "Probability of the value in the organisation"),
+        _c("rate", "double", "The principal's rate of days with something new"),
+        _c("tail", "double", "Share of the organisation's first uses at least this unusual"),
+        _c("bits", "double", "Surprise"),
+        _c("nearest_place", "string", "Nearest known place, where the place is new"),
+        _c("nearest_place_km", "double", "Kilometres to it"),
+        _c("near", "boolean", "Whether it is near a known place"),
+        _c("baseline_days", "int", "Days of facts the organisation had, 90 at most"),
+    ),
+    key=("as_of", "dimension", "principal", "value"),
+)
+
+STAGED_ANOMALIES = Table(
+    "staged_anomalies",
+    "Findings of the run in progress, before they are checked",
+    _FINDING,
+    key=("anomaly_id",),
+)
+
+ANOMALIES = Table(
+    "anomalies",
+    "One scored finding: what was unusual, every term of its score with its counts, the evidence",
+    (
+        *_FINDING,
+        _c("incident_id", "string", "Incident it belongs to"),
+        _c("quality", "string", "ok, or the expectations that warned when it was published", arrival=True),
+        _c("first_scored_at", "timestamp", "When it was first published", arrival=True),
+        _c("score_revision", "int", "How often its row changed since", arrival=True),
+    ),
+    key=("anomaly_id",),
+    partition_by=("bucket_date",),
+    stats=("bucket_start", "principal", "command", "incident_id", "detector", "score"),
+)
+
+INCIDENTS = Table(
+    "incidents",
+    "Findings of one principal in one place, close in time",
+    (
+        _c("incident_id", "string", "anomaly_id of its earliest finding"),
+        _c("first_date", "date", "UTC day of its first finding"),
+        _c("principal", "string", "Principal"),
+        _c("principal_kind", "string", "Kind of principal"),
+        _c("recipient_account_ids", "array<string>", "Accounts it happened in"),
+        *(column for column in PLACE_COLUMNS if column.name not in ("as_number", "as_organization", "network")),
+        _c("source_ip_addresses", "array<string>", "Addresses"),
+        _c("networks", "array<string>", "Networks"),
+        _c("first_time", "timestamp", "Its first event"),
+        _c("last_time", "timestamp", "Its last event"),
+        *_SCORE,
+        _c("where_bits", "double", "Most surprising where of its findings"),
+        _c("how_bits", "double", "Most surprising how"),
+        _c("what_bits", "double", "Most surprising what, and the burst"),
+        _c("detectors", "array<string>", "Detectors that found it"),
+        _c("commands", "array<string>", "Commands, most surprising first"),
+        _c("findings", "bigint", "Findings in it"),
+        _c("event_count", "bigint", "Events of its principal from its addresses in its buckets"),
+        _c("evidence_event_ids", "array<string>", "Event ids of all its events, first 1,000"),
+        _c("summary", "string", "What happened and why it is unusual, in a few words"),
+        _c("quality", "string", "ok, or the expectations that warned", arrival=True),
+        _c("alerted_at", "timestamp", "When it was alerted, if it was", arrival=True),
+        _c("run_id", "string", "Run that wrote it last", arrival=True),
+    ),
+    key=("incident_id",),
+    partition_by=("first_date",),
+)
+
+# ------------------------------------------------------------------------------------------- runs
+
+RUNS = Table(
+    "runs",
+    "One run: what it read, what it found, how it ended, how long each stage took",
+    (
+        _c("run_id", "string", "Run"),
+        _c("started_at", "timestamp", "Start"),
+        _c("finished_at", "timestamp", "End"),
+        _c("status", "string", "done, held (published in part or not at all), staged (scored, not published) or failed"),
+        _c("mode", "string", "scheduled, history, or the one step it took: ingest, baseline, score, publish"),
+        _c("message", "string", "What went wrong or was held, and what to do"),
+        _c("as_of", "timestamp", "The time the run took as now"),
+        _c("window_from", "timestamp", "Buckets were judged from here"),
+        _c("window_to", "timestamp", "to here, exclusive"),
+        _c("late_buckets", "array<timestamp>", "Earlier buckets judged again, because events came late for them"),
+        _c("event_days", "array<date>", "Days whose facts it wrote"),
+        _c("held_scopes", "array<string>", "What was held back: all, or column=value"),
+        _c("counts", "map<string,bigint>", "files, records, events, duplicates, quarantined, findings, published, incidents, alerts, ..."),
+        _c("seconds", "map<string,double>", "Seconds by stage"),
+        _c("input_versions", "map<string,bigint>", "Delta version of each table it read"),
+        _c("settings_hash", "string", "Hash of the settings"),
+        _c("geo_build", "string", "Build of the databases"),
+        _c("program_version", "string", "Version of raretrail"),
+    ),
+    key=("run_id",),
+    stats=("run_id", "started_at"),
+)
+
+# quality
+
+DATA_QUALITY = Table(
+    "data_quality",
+    "What one expectation found in one run: a row for each scope that failed, one for all that passed",
+    (
+        _c("run_id", "string", "Run that checked"),
+        _c("suite", "string", "Suite: events, baseline, findings or ledger"),
+        _c("expectation", "string", "Expectation, by its name in conf/expectations"),
+        _c("severity", "string", "critical (holds publication) or warning"),
+        _c("scope_column", "string", "Column whose values are judged one by one; empty for the whole table"),
+        _c("scope_value", "string", "The value that failed; empty for the whole table or all values that passed"),
+        _c("success", "boolean", "Whether it was met"),
+        _c("observed_value", "double", "What was measured; the largest where several passed"),
+        _c("unexpected_count", "bigint", "Rows that were not as expected, where that was counted"),
+        _c("element_count", "bigint", "Rows it looked at"),
+        _c("detail", "string", "What failed on how many rows and what to do"),
+        _c("kwargs", "string", "Type and arguments of the expectation, JSON"),
+        _c("gx_version", "string", "Version of Great Expectations"),
+        _c("checked_at", "timestamp", "When it was judged"),
+    ),
+    key=("run_id", "suite", "expectation", "scope_value"),
+)
+
+ALL: tuple[Table, ...] = (
+    EVENTS,
+    QUARANTINE,
+    INGEST_FILES,
+    PLACES,
+    *FACTS,
+    FIRST_USES,
+    *BASELINES,
+    STAGED_CENSUS,
+    STAGED_SURPRISES,
+    STAGED_ANOMALIES,
+    ANOMALIES,
+    INCIDENTS,
+    DATA_QUALITY,
+    RUNS,
+)

@@ -1,0 +1,247 @@
+"""The warehouse: the one place that creates, reads and writes tables.
+
+A warehouse is a directory or URI, where table T lies at W/T, or a `catalog.schema`. Only what
+Spark Connect allows is used; MERGE is SQL whose source is a DataFrame, never text made of data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import functions as F
+
+from raretrail import tables
+from raretrail.errors import BusyError, UsageError
+from raretrail.tables import Table
+
+
+_NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
+
+
+def local_path(location: str) -> Path | None:
+    """The directory a path or file: URI names on this machine; None for any other filesystem."""
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "://" in location:
+        return None
+    return Path(location).absolute()
+
+
+class Warehouse:
+    """All tables of one organisation, under a directory, a URI or a schema.
+
+    Raises UsageError when the location cannot be a warehouse.
+    """
+
+    def __init__(self, spark: SparkSession, location: str) -> None:
+        self.spark = spark
+        self.location = location.rstrip("/") or "/"
+        self.is_schema = bool(_NAMES.fullmatch(location)) and not Path(location).exists()
+        self.directory = None if self.is_schema else local_path(location)
+        if "`" in location or "\n" in location:
+            raise UsageError(f"--warehouse {location!r}: a backtick or newline cannot be part of it")
+        if self.directory and self.directory.exists() and not self.directory.is_dir():
+            raise UsageError(f"--warehouse {location}: is a file; name a directory")
+        if self.directory:
+            self.location = str(self.directory)
+        self._made: set[str] = set()
+
+    def name(self, table: Table) -> str:
+        """The table's name as SQL takes it, after FROM or MERGE INTO."""
+        if self.is_schema:
+            return ".".join(f"`{part}`" for part in [*self.location.split("."), table.name])
+        return f"delta.`{self.location}/{table.name}`"
+
+    def exists(self, table: Table) -> bool:
+        """Whether the table has been created."""
+        if table.name in self._made:
+            return True
+        if self.directory:
+            found = (self.directory / table.name / "_delta_log").is_dir()
+        elif self.is_schema:
+            found = self.spark.catalog.tableExists(f"{self.location}.{table.name}")
+        else:
+            try:
+                self.spark.read.table(self.name(table)).schema  # noqa: B018  (Connect analyses here)
+                found = True
+            except AnalysisException:
+                found = False
+        if found:
+            self._made.add(table.name)
+        return found
+
+    def create(self, table: Table) -> None:
+        """Create the table as `tables.py` declares it, unless it exists."""
+        if self.exists(table):
+            return
+        columns = ",\n".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in table.columns)
+        partitioned = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+        stats = [name for name in table.stats or table.key if name not in table.partition_by]
+        properties = {"delta.dataSkippingStatsColumns": ",".join(stats)}
+        listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.name(table)} (\n{columns}\n) USING DELTA {partitioned} "
+            f"COMMENT {_text(table.comment)} TBLPROPERTIES ({listed})"
+        )
+        self._made.add(table.name)
+
+    def read(self, table: Table) -> DataFrame:
+        """The table; an empty frame of its columns before its first write."""
+        if not self.exists(table):
+            return self.spark.createDataFrame([], table.spark_schema())
+        return self.spark.read.table(self.name(table))
+
+    def append(self, table: Table, rows: DataFrame) -> None:
+        """Add rows."""
+        self.create(table)
+        self._save(table, self._writer(table, rows).mode("append"))
+
+    def replace(self, table: Table, rows: DataFrame, condition: str | None = None) -> None:
+        """Replace the rows that meet `condition` (all of them without one) by `rows`, atomically.
+
+        condition is SQL over the table's columns, built from declared names and dates only.
+        """
+        self.create(table)
+        writer = self._writer(table, rows).mode("overwrite")
+        if condition:
+            writer = writer.option("replaceWhere", condition)
+        self._save(table, writer)
+
+    def stage(self, name: str, rows: DataFrame) -> DataFrame:
+        """rows, computed once and read back from the scratch table staged_<name>.
+
+        What several results are made of is staged, since a plan is computed anew for each use and
+        nothing may be cached where Spark is reached over Connect.
+        """
+        writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        if self.is_schema:
+            writer.saveAsTable(f"{self.location}.staged_{name}")
+            return self.spark.read.table(f"{self.location}.staged_{name}")
+        path = f"{self.location}/staged_{name}"
+        writer.save(path)
+        return self.spark.read.format("delta").load(path)
+
+    def merge(
+        self,
+        table: Table,
+        rows: DataFrame,
+        *,
+        update: Sequence[str] | None = None,
+        when: str | None = None,
+        only: str | None = None,
+        delete_missing: str | None = None,
+    ) -> None:
+        """Insert rows by the table's key; update those present.
+
+        update names the columns to set (all by default; an empty sequence inserts only). when is a
+        further condition for updating, only one that narrows what of the target is looked at, and
+        delete_missing deletes target rows that meet it and have no source row. Conditions are SQL
+        over t (target) and s (source), built from declared names and dates only.
+        """
+        self.create(table)
+        on = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in table.key)
+        if only:
+            on += f" AND {only}"
+        clauses = []
+        columns = table.column_names if update is None else list(update)
+        if columns:
+            also = f" AND ({when})" if when else ""
+            sets = ", ".join(f"t.`{c}` = s.`{c}`" for c in columns)
+            clauses.append(f"WHEN MATCHED{also} THEN UPDATE SET {sets}")
+        names = ", ".join(f"`{c}`" for c in table.column_names)
+        values = ", ".join(f"s.`{c}`" for c in table.column_names)
+        clauses.append(f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})")
+        if delete_missing:
+            clauses.append(f"WHEN NOT MATCHED BY SOURCE AND ({delete_missing}) THEN DELETE")
+        self.spark.sql(
+            f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {on} {' '.join(clauses)}",
+            source=conform(rows, table),
+        ).collect()
+
+    def remove(self, table: Table, rows: DataFrame) -> None:
+        """Delete what rows name; they have some or all of the table's key columns."""
+        if not self.exists(table):
+            return
+        on = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in table.key if key in rows.columns)
+        self.spark.sql(
+            f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {on} WHEN MATCHED THEN DELETE",
+            source=rows,
+        ).collect()
+
+    def version(self, table: Table) -> int | None:
+        """The table's current Delta version, or None before its first write."""
+        if not self.exists(table):
+            return None
+        if self.directory:
+            log = self.directory / table.name / "_delta_log"
+            return max(int(f.name[:20]) for f in log.glob("*.json") if f.name[:20].isdigit())
+        row = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").first()
+        return row["version"] if row else None
+
+    def register_views(self, chosen: Sequence[Table] = tables.ALL) -> None:
+        """Make every existing table readable under its plain name in this session."""
+        for table in chosen:
+            if self.exists(table):
+                self.read(table).createOrReplaceTempView(table.name)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the warehouse for one run; BusyError when another run does.
+
+        A local directory is held by a lock of the operating system, which goes with its process,
+        so a killed run blocks nobody. Elsewhere Delta's own conflict detection decides.
+        """
+        if not self.directory:
+            yield
+            return
+        import fcntl
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with open(self.directory / "_raretrail.lock", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                raise BusyError(
+                    f"{self.location}: {holder} is running on this warehouse; try again when it is done"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}")
+            lock.flush()
+            yield
+
+    def _save(self, table: Table, writer: DataFrameWriter) -> None:
+        if self.is_schema:
+            writer.saveAsTable(self.name(table))
+        else:
+            writer.save(f"{self.location}/{table.name}")
+
+    def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
+        writer = conform(rows, table).write.format("delta")
+        return writer.partitionBy(*table.partition_by) if table.partition_by else writer
+
+
+def conform(rows: DataFrame, table: Table) -> DataFrame:
+    """rows with exactly the table's columns, in its order and types."""
+    return rows.select(*[F.col(c.name).cast(c.type).alias(c.name) for c in table.columns])
+
+
+def on_days(column: str, days: Sequence[object]) -> str:
+    """SQL that holds on these days of a date column; false for none."""
+    if not days:
+        return "false"
+    return f"{column} IN ({', '.join(f'DATE{chr(39)}{day}{chr(39)}' for day in sorted(set(map(str, days))))})"
+
+
+def _text(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,34 @@
+"""What all tests share: one Spark session for the whole run, opened only if a test asks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from raretrail.session import close_session, open_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Small frames: one task each and no re-planning. Tests of real plans open their own session.
+_FAST = {
+    "spark.default.parallelism": "1",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "1",
+}
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A local session with Delta; over Spark Connect where RARETRAIL_TEST_REMOTE is `local[2]`."""
+    session = open_session(
+        remote=os.environ.get("RARETRAIL_TEST_REMOTE"),
+        cores="2",
+        scratch=tmp_path_factory.mktemp("spark"),
+        conf=_FAST,
+    )
+    yield session
+    close_session(session)

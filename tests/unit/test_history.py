@@ -1,0 +1,118 @@
+"""History's windows against the same questions answered by plain loops."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raretrail.baseline.history import (
+    LEARNING_DAYS,
+    OTHERS_CLASSES,
+    WINDOW_DAYS,
+    history_of,
+    to_values,
+    with_first_uses,
+)
+
+DIMENSION = "place"
+USES = st.lists(
+    st.tuples(st.sampled_from("uvw"), st.sampled_from("abcd"), st.integers(20000, 20240)),
+    min_size=1,
+    max_size=40,
+    unique=True,
+)
+
+
+def _known(uses, day, **wanted):
+    names = ("principal", "value")
+    return [
+        (u, v, d)
+        for u, v, d in uses
+        if day - WINDOW_DAYS <= d < day
+        and all(dict(zip(names, (u, v), strict=True))[k] == x for k, x in wanted.items())
+    ]
+
+
+def _facts(uses):
+    """(principal, value, day) → days_90, recent_5, on_last_day, active_days, first, principals."""
+    facts = {}
+    for u, v, day in uses:
+        active = sorted({d for p, _, d in uses if p == u and d < day})
+        recent = active[-5:]
+        facts[u, v, day] = {
+            "days_90": len(_known(uses, day, principal=u, value=v)),
+            "recent_5": sum((u, v, d) in uses for d in recent),
+            "on_last_day": int(bool(active) and (u, v, active[-1]) in uses),
+            "active_days": len({d for _, _, d in _known(uses, day, principal=u)}),
+            "principals_90": len({p for p, _, _ in _known(uses, day, value=v)}),
+            "value_days_90": len({d for _, _, d in _known(uses, day, value=v)}),
+        }
+        fact = facts[u, v, day]
+        fact["first"] = fact["days_90"] == 0 and fact["active_days"] > 0
+    return facts
+
+
+def _class(others):
+    return max(i for i, least in enumerate(OTHERS_CLASSES) if others >= least)
+
+
+@given(USES)
+@settings(
+    deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_history_equals_a_plain_count(spark, listed):
+    uses = set(listed)
+    frame = spark.createDataFrame(
+        [(DIMENSION, *use) for use in uses], "dimension string, principal string, value string, day int"
+    )
+    pairs = spark.createDataFrame(
+        [("place", u, v, d) for u, v, d in uses], "kind string, command string, value string, day int"
+    )
+    known = with_first_uses(frame)
+    history = history_of(known, to_values(known), pairs)
+    facts = _facts(uses)
+
+    for row in history.principal_values.collect():
+        fact = facts[row.principal, row.value, row.as_of]
+        assert (row.days_90, row.recent_5, row.on_last_day) == (
+            fact["days_90"], fact["recent_5"], fact["on_last_day"]
+        )  # fmt: skip
+    for row in history.values.collect():
+        fact = next(f for (_, v, d), f in facts.items() if (v, d) == (row.value, row.as_of))
+        assert (row.value_days_90, row.principals_90) == (fact["value_days_90"], fact["principals_90"])
+    new_days = defaultdict(set)
+    for (u, _, d), fact in facts.items():
+        if fact["first"]:
+            new_days[u].add(d)
+    for row in history.principals.collect():
+        day = row.as_of
+        assert row.new_days == sum(day - WINDOW_DAYS <= d < day for d in new_days[row.principal])
+        assert row.active_days == len({d for _, _, d in _known(uses, day, principal=row.principal)})
+    for row in history.pairs.collect():
+        assert row.pair_days_90 == facts[row.command, row.value, row.as_of]["days_90"]
+
+    first_day = min(d for _, _, d in uses)
+    rows = history.dimensions.collect()
+    assert {row.as_of for row in rows} == set(range(first_day, max(d for _, _, d in uses) + 1))
+    for row in rows:
+        day = row.as_of
+        known = _known(uses, day)
+        value_days = {(v, d) for _, v, d in known}
+        per_value = defaultdict(set)
+        for v, d in value_days:
+            per_value[v].add(d)
+        assert row.value_days == len(value_days)
+        assert row.values_seen == len(per_value)
+        assert row.values_once == sum(len(days) == 1 for days in per_value.values())
+        assert row.active_days == len({(u, d) for u, _, d in known})
+        assert row.new_days == sum(
+            day - WINDOW_DAYS <= d < day for days in new_days.values() for d in days
+        )
+        hist = [0] * len(OTHERS_CLASSES)
+        for (_, _, d), fact in facts.items():
+            if fact["first"] and max(day - WINDOW_DAYS, first_day + LEARNING_DAYS) <= d < day:
+                hist[_class(fact["principals_90"])] += 1
+        assert row.first_uses == hist
+        assert row.baseline_days == min(day - first_day, WINDOW_DAYS)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from raretrail import session
+from raretrail.session import SessionSettings, local_conf, open_session, session_origin
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_SIGNS = ("SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION", "PYSPARK_GATEWAY_PORT")
+
+
+@pytest.mark.parametrize(
+    ("present", "remote", "origin"),
+    [
+        ([], None, "local"),
+        (["PYSPARK_GATEWAY_PORT"], None, "submit"),
+        (["DATABRICKS_RUNTIME_VERSION", "PYSPARK_GATEWAY_PORT"], None, "databricks"),
+        (["SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION"], None, "connect"),
+        ([], "sc://localhost", "connect"),
+    ],
+)
+def test_origin_follows_the_surroundings(
+    monkeypatch: pytest.MonkeyPatch, present: list[str], remote: str | None, origin: str
+) -> None:
+    monkeypatch.setattr(session, "_active_session", lambda: None)
+    for name in _SIGNS:
+        monkeypatch.delenv(name, raising=False)
+    for name in present:
+        monkeypatch.setenv(name, "1")
+    assert session_origin(remote) == origin
+
+
+def test_local_configuration_stays_on_this_machine_and_yields_to_the_users(tmp_path: Path) -> None:
+    settings = SessionSettings(cores="3", driver_memory="2g", conf={"spark.ui.enabled": "true"})
+    conf = local_conf(settings, [Path("/a.jar"), Path("/b.jar")], tmp_path, [])
+    assert conf["spark.driver.bindAddress"] == conf["spark.driver.host"] == "127.0.0.1"
+    assert conf["spark.driver.extraClassPath"] == "/a.jar:/b.jar"
+    assert conf["spark.driver.memory"] == "2g"
+    assert conf["spark.sql.shuffle.partitions"] == "3"
+    assert conf["spark.ui.enabled"] == "true"
+    for name in ("spark.local.dir", "spark.sql.warehouse.dir"):
+        assert str(tmp_path) in conf[name]
+
+
+def test_jvm_flags_with_spaces_survive(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    flags = local_conf(SessionSettings(), [], folder, [])["spark.driver.extraJavaOptions"]
+    assert f'"-Djava.io.tmpdir={folder}/tmp"' in flags
+
+
+@pytest.mark.integration
+def test_session_writes_merges_and_hands_time_over_in_utc(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    from pyspark.sql import functions as F
+
+    table = f"delta.`{tmp_path}/table`"
+    spark.range(3).write.format("delta").save(str(tmp_path / "table"))
+    spark.range(2, 5).createOrReplaceTempView("later")
+    spark.sql(f"MERGE INTO {table} t USING later s ON t.id = s.id WHEN NOT MATCHED THEN INSERT *")
+    assert spark.table(table).count() == 5
+
+    noon = spark.range(1).select(F.timestamp_micros(F.lit(12 * 3600 * 10**6)).alias("at"))
+    row = noon.select("at", F.current_timezone().alias("zone"), F.date_format("at", "HH")).first()
+    assert row is not None
+    assert tuple(row) == (dt.datetime(1970, 1, 1, 12), "UTC", "12")
+    assert spark.conf.get("spark.sql.ansi.enabled") == "true"
+
+
+@pytest.mark.integration
+def test_opening_again_gives_the_session_that_is_there(spark: SparkSession) -> None:
+    assert open_session(remote=os.environ.get("RARETRAIL_TEST_REMOTE")) is spark
+
+
+_NEWCOMER = """
+from raretrail.session import close_session, open_session
+spark = open_session(driver_memory="1g")
+spark.range(3).write.format("delta").save("table")
+frame = spark.read.format("delta").load("table")
+assert frame.mapInArrow(lambda batches: batches, "id long").toPandas()["id"].sum() == 3
+try:
+    frame.selectExpr("1 div (id - 1)").collect()
+except Exception as error:
+    print(type(error).__name__)
+spark.stop()
+spark = open_session(driver_memory="1g")
+assert spark.range(2).count() == 2
+close_session(spark)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_newcomer_reads_only_real_errors(tmp_path: Path) -> None:
+    """Own process: what the JVM says before Spark's logging is up is part of it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SPARK_", "PYSPARK_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", _NEWCOMER],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ArithmeticException\n"
+    first, *_ = done.stderr.splitlines()
+    assert " ERROR Executor: Exception in task" in first
+    assert "WARN" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
