@@ -345,6 +345,10 @@ def local_conf(
         "spark.sql.shuffle.partitions": str(_cores(settings.cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
     }
+    if settings.size == "small":
+        # Compiling each plan, and planning it again between stages, costs more than small data gain.
+        conf["spark.sql.codegen.wholeStage"] = "false"
+        conf["spark.sql.adaptive.enabled"] = "false"
     return {**conf, **settings.conf}
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from raretrail.cloudtrail.agents import MAX_LENGTH, agent_family
 
 _TERRAFORM = (
-    "APN/1.0 HashiCorp/1.0 Terraform/1.1.2 (+https://www.terraform.io) terraform-provider-aws/3.76.1"
+    "APN/1.0 HashiCorp/1.0 Terraform/1.1.2 (+https://www.terraform.io) terraform-provider-aws/3.7"
     " (+https://registry.terraform.io/providers/hashicorp/aws) aws-sdk-go/1.44.157 "
     "(go1.19.3; linux; amd64) stratus-red-team_11a6ef34-e130-4579-a1d3-79c915cee6ec"
 )

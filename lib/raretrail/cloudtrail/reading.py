@@ -221,7 +221,9 @@ def _map_files(
 
         opened = (_open(file.path, positions.get(file.path, none)) for file in files)
         schema = table.arrow_schema()
-        rows = pa.Table.from_batches([batch.cast(schema) for batch in read(opened)], schema)
+        # createDataFrame stops at the first empty batch of a table and drops the rest unsaid.
+        batches = [batch.cast(schema) for batch in read(opened) if batch.num_rows]
+        rows = pa.Table.from_batches(batches, schema)
         if rows.num_rows == 0:
             return spark.createDataFrame([], table.spark_schema())
         return spark.createDataFrame(rows, table.spark_schema())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from pyspark.sql import DataFrame
@@ -73,13 +74,20 @@ def located_uses(warehouse: Warehouse, geo: Geo, start: date, end: date) -> tupl
     return to_uses(placed, agents), to_pairs(placed)
 
 
-def known_uses(
-    warehouse: Warehouse, geo: Geo, start: date, end: date
-) -> tuple[DataFrame, DataFrame, DataFrame]:
-    """(uses with what was known before them, values, pairs) of the facts of [start, end), staged."""
-    uses, pairs = located_uses(warehouse, geo, start, end)
+@dataclass(frozen=True)
+class KnownUses:
+    """Uses of a span with what was known before them, their values and pairs; the first two staged."""
+
+    known: DataFrame
+    values: DataFrame
+    pairs: DataFrame
+
+
+def known_uses(warehouse: Warehouse, geo: Geo, start: date, end: date) -> KnownUses:
+    """The uses of the facts of [start, end), with as much history before as first uses need."""
+    uses, pairs = located_uses(warehouse, geo, start - timedelta(days=2 * WINDOW_DAYS), end)
     known = warehouse.stage("uses", with_first_uses(uses))
-    return known, warehouse.stage("values", to_values(known)), pairs
+    return KnownUses(known, warehouse.stage("values", to_values(known)), pairs)
 
 
 def stored_days(warehouse: Warehouse) -> list[date]:
@@ -105,11 +113,17 @@ def stored_history(warehouse: Warehouse, geo: Geo, day: date) -> History:
 
 
 def advance_baseline(
-    warehouse: Warehouse, geo: Geo, as_of: date, changed: Collection[date], now: datetime
+    warehouse: Warehouse,
+    geo: Geo,
+    as_of: date,
+    changed: Collection[date],
+    now: datetime,
+    uses: KnownUses | None = None,
 ) -> str:
     """Make the snapshot of as_of hold the facts of the days before it.
 
-    changed are the days whose facts this run wrote. Says what it did: 'kept', 'advanced' or 'built'.
+    changed are the days whose facts this run wrote; uses, where the run has them already, are those
+    of the days before as_of at least. Says what it did: 'kept', 'advanced' or 'built'.
     """
     first = first_fact_day(warehouse)
     if first is None or first >= as_of:
@@ -119,9 +133,9 @@ def advance_baseline(
     stale = sorted(day for day in changed if latest and as_of - timedelta(days=WINDOW_DAYS) <= day < latest)
     if latest == as_of and not stale:
         return "kept"
-    ensure_places(warehouse, _addresses(warehouse, as_of), geo, now)
+    ensure_known_places(warehouse, geo, as_of, now)
     if latest is None or (as_of - latest).days > _WALKED_DAYS:
-        _build(warehouse, geo, as_of, first)
+        _build(warehouse, geo, as_of, first, uses or known_uses(warehouse, geo, as_of, as_of))
         return "built"
     if stale:
         _advance(warehouse, geo, latest, latest, stale, first)
@@ -131,16 +145,19 @@ def advance_baseline(
     return "advanced"
 
 
-def _addresses(warehouse: Warehouse, as_of: date) -> DataFrame:
-    days = between(warehouse.read(PRESENCE_DAILY), as_of - timedelta(days=2 * WINDOW_DAYS), as_of)
-    return days.select("source_ip_address")
-
-
-def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date) -> None:
+def ensure_known_places(warehouse: Warehouse, geo: Geo, as_of: date, now: datetime) -> None:
+    """Place every address of the facts that baselines as of a day rest on, by the run's databases."""
     start = as_of - timedelta(days=2 * WINDOW_DAYS)
-    known, values, _ = known_uses(warehouse, geo, start, as_of)
-    first_uses = to_first_uses(known, values).withColumn(
-        "event_date", F.date_from_unix_date(F.col("day").cast("int"))
+    presence = between(warehouse.read(PRESENCE_DAILY), start, as_of + timedelta(days=1))
+    ensure_places(warehouse, presence.select("source_ip_address"), geo, now)
+
+
+def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date, uses: KnownUses) -> None:
+    start = as_of - timedelta(days=2 * WINDOW_DAYS)
+    first_uses = (
+        to_first_uses(uses.known, uses.values)
+        .withColumn("event_date", F.date_from_unix_date(F.col("day").cast("int")))
+        .transform(between, start, as_of)
     )
     warehouse.replace(
         FIRST_USES,

@@ -18,7 +18,12 @@ from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
 from raretrail.quality.gate import Gate
 from raretrail.settings import Settings, format_duration
-from raretrail.stages.baseline import advance_baseline
+from raretrail.stages.baseline import (
+    KnownUses,
+    advance_baseline,
+    ensure_known_places,
+    known_uses,
+)
 from raretrail.stages.check import check
 from raretrail.stages.ingest import ingest
 from raretrail.stages.locating import Geo, open_geo
@@ -137,11 +142,18 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
     if "ingest" in steps:
         with this.stage("ingest"):
             _ingest(this, earlier)
+    upto = (this.span[1] if this.span else this.as_of).date()
+    uses: KnownUses | None = None
+    if this.span and this.warehouse.exists(EVENTS) and {"baseline", "score"} & set(steps):
+        with this.stage("history"):
+            ensure_known_places(this.warehouse, this.geo, upto, this.now)
+            last = this.span[1] - timedelta(microseconds=1)
+            end = max(upto, last.date() + timedelta(days=1))
+            uses = known_uses(this.warehouse, this.geo, this.span[0].date(), end)
     if "baseline" in steps:
         with this.stage("baseline"):
-            upto = this.span[1] if this.span else this.as_of
             days = set(this.record["event_days"]) or _days_since_done(earlier)
-            done = advance_baseline(this.warehouse, this.geo, upto.date(), days, this.now)
+            done = advance_baseline(this.warehouse, this.geo, upto, days, this.now, uses)
             this.record["counts"]["baseline_" + done] = 1
     if "score" in steps:
         with this.stage("score"):
@@ -152,7 +164,9 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
                 "late_buckets": sorted(window.late),
             }
             if this.warehouse.exists(EVENTS):
-                found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"])
+                found = score(
+                    this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses
+                )
                 this.record["counts"]["findings"] = found
             if "publish" not in steps:
                 this.record["status"] = "staged"

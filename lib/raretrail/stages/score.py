@@ -8,13 +8,13 @@ from datetime import date, datetime, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from raretrail.baseline.history import WINDOW_DAYS, History, history_of
+from raretrail.baseline.history import History, history_of
 from raretrail.baseline.nearest import to_coordinates, to_nearest
 from raretrail.detect.candidates import to_candidates, to_lookup, with_terms
 from raretrail.detect.findings import to_evidence, to_findings
 from raretrail.detect.surprise import to_surprises
 from raretrail.settings import Settings
-from raretrail.stages.baseline import known_uses, stored_days, stored_history
+from raretrail.stages.baseline import KnownUses, known_uses, stored_days, stored_history
 from raretrail.stages.locating import Geo, places_of
 from raretrail.tables import (
     BASELINE_PRINCIPAL_VALUE,
@@ -69,10 +69,20 @@ def window_events(warehouse: Warehouse, window: Window) -> DataFrame:
     )
 
 
-def score(warehouse: Warehouse, settings: Settings, geo: Geo, window: Window, run_id: str) -> int:
-    """Judge the window's buckets and stage their findings; how many there are."""
+def score(
+    warehouse: Warehouse,
+    settings: Settings,
+    geo: Geo,
+    window: Window,
+    run_id: str,
+    uses: KnownUses | None = None,
+) -> int:
+    """Judge the window's buckets and stage their findings; how many there are.
+
+    uses, where the run has them already, are those of the window's days and the history before.
+    """
     places = places_of(warehouse, geo.build)
-    history, known_places = _history(warehouse, geo, window.days)
+    history, known_places = _history(warehouse, geo, window.days, uses)
     new_places = history.principal_values.where("dimension = 'place' AND days_90 = 0").select(
         "as_of", "principal", "value"
     )
@@ -106,9 +116,11 @@ def score(warehouse: Warehouse, settings: Settings, geo: Geo, window: Window, ru
     return warehouse.read(STAGED_ANOMALIES).count()
 
 
-def _history(warehouse: Warehouse, geo: Geo, days: list[date]) -> tuple[History, DataFrame]:
+def _history(
+    warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUses | None
+) -> tuple[History, DataFrame]:
     """What was known before each day, and the places known then (principal, value, day)."""
-    if len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse)):
+    if uses is None and len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse)):
         parts = [stored_history(warehouse, geo, day) for day in days]
         known = (
             warehouse.read(BASELINE_PRINCIPAL_VALUE)
@@ -116,12 +128,12 @@ def _history(warehouse: Warehouse, geo: Geo, days: list[date]) -> tuple[History,
             .select("principal", "value", F.unix_date("last_day").alias("day"))
         )
         return _together(parts), known
-    start = days[0] - timedelta(days=2 * WINDOW_DAYS)
-    known, values, pairs = known_uses(warehouse, geo, start, days[-1] + timedelta(days=1))
-    history = history_of(known, values, pairs)
+    if uses is None:
+        uses = known_uses(warehouse, geo, days[0], days[-1] + timedelta(days=1))
+    history = history_of(uses.known, uses.values, uses.pairs)
     judged = F.col("as_of").isin(*[(day - date(1970, 1, 1)).days for day in days])
     only = History(**{f.name: getattr(history, f.name).where(judged) for f in fields(History)})
-    return only, known.where("dimension = 'place'").select("principal", "value", "day")
+    return only, uses.known.where("dimension = 'place'").select("principal", "value", "day")
 
 
 def _together(parts: list[History]) -> History:
