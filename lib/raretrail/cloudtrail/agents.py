@@ -80,7 +80,7 @@ _RANDOM = re.compile(
 @lru_cache(maxsize=16384)
 def agent_family(user_agent: str) -> str:
     """The family of a user agent (at most `MAX_LENGTH` characters); `unnamed` if it names none."""
-    text = user_agent[:1024].strip().strip('[]"').strip()
+    text = user_agent[:512].strip().strip('[]"').strip()
     if _SERVICE.fullmatch(text):
         return _bounded(text)
     page = _CONSOLE_PAGE.match(text)

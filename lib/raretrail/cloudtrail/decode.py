@@ -300,6 +300,8 @@ def _read(
             set_aside.append(_damaged(source_file, position, piece, limits))
             position += 1
             continue
+        # Plain is what both readings see alike: whatever one of them might miss (a key in another
+        # case of letters) or judge differently goes to the second look.
         try:
             record = decode(piece)
             time = microseconds(record.eventTime)
@@ -313,7 +315,9 @@ def _read(
                 and event_id
                 and account
                 and record.eventName
-                and (version is None or version[:2] == "1.")
+                and version is not None
+                and version[:2] == "1."
+                and record.sourceIPAddress is not None
                 and (memoryview(piece).nbytes <= limits.record)
             )
         except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError):
@@ -395,8 +399,10 @@ def _second_look(
 
 
 def _refusal(record: _Record, fields: dict[str, bytes], time: int | None) -> _Refused | None:
-    if (record.eventSource or "").startswith("aws:"):
-        return _Refused("s3_notification", f"eventSource {record.eventSource}")
+    major = (record.eventVersion or "1").partition(".")[0]
+    other_version = major.isdecimal() and int(major[:9]) != 1
+    if other_version and (record.eventSource or "").startswith("aws:"):
+        return _Refused("s3_notification", f"eventSource {record.eventSource}"[:200])
     if len(SIGNATURE.intersection(key.lower() for key in fields)) < 2:
         keys = ", ".join(sorted(fields)[:8]) or "nothing that can be read"
         return _Refused("not_cloudtrail", f"an object with {keys[:200]}")
@@ -404,8 +410,7 @@ def _refusal(record: _Record, fields: dict[str, bytes], time: int | None) -> _Re
         record.eventCategory == "Insight" or record.eventType == "AwsCloudTrailInsight"
     ):
         return _Refused("insight", "a record of CloudTrail Insights")
-    major = (record.eventVersion or "1").partition(".")[0]
-    if major.isdigit() and int(major[:9]) != 1:
+    if other_version:
         return _Refused("unsupported_version", f"eventVersion {record.eventVersion}"[:200])
     if not record.eventTime:
         return _Refused("missing_event_time", "no eventTime")

@@ -49,10 +49,10 @@ _SPACE = re.compile(r"\s+")
 def error_template(message: str) -> str:
     """`message` with ARNs, ids, names, addresses, times, blobs and numbers replaced by `<what>`.
 
-    At most `MAX_LENGTH` characters; only the first 2,048 of the message are looked at. The action
+    At most `MAX_LENGTH` characters; only the first 1,024 of the message are looked at. The action
     after `perform:` is kept.
     """
-    text = _VARIABLE.sub(_placeholder, message[:2048])
+    text = _VARIABLE.sub(_placeholder, message[:1024])
     text = _SPACE.sub(" ", text).strip()
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
 

@@ -13,7 +13,7 @@ DAY = 86_400_000_000
 EARLIEST = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LATEST = (datetime(2100, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
-_NUMBER = re.compile(r"\d{9,10}(?:\.\d+)?|\d{13}|\d{16}|\d(?:\.\d+)?[eE]\+?(?:9|09|12)")
+_NUMBER = re.compile(r"\d{9,10}(?:\.\d+)?|\d{13}|\d{16}|\d(?:\.\d+)?[eE]\+?(?:9|09|12)", re.ASCII)
 _WRITTEN = re.compile(
     r"(\d{4})-?(\d\d)-?(\d\d)[T ](\d\d):?(\d\d):?(\d\d)(?:[.,](\d{1,9}))?"
     r" ?(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?",

@@ -1,0 +1,314 @@
+"""Looking into a warehouse: rows of its tables, and queries over all of them by plain names.
+
+A warehouse in a directory of this machine is read by delta-rs and DuckDB, which start in a moment;
+any other, or where it is asked for, by Spark.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import unquote, urlsplit
+
+from raretrail import tables
+from raretrail.errors import RaretrailError, UsageError
+from raretrail.tables import Table
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    from pyspark.sql import Column
+
+    from raretrail.warehouse import Warehouse
+
+Engine = Literal["duckdb", "spark"]
+Row = dict[str, Any]
+Value = str | float | date | datetime | Sequence[str]
+
+_SCHEMA_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
+_BATCH = 2048
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a row must meet. `starts` and `has` are about text, case ignored by `has`; `in` takes a
+    sequence; `holds` is about an array that must hold the value."""
+
+    column: str
+    operator: Literal["=", ">=", "<", "<=", "in", "starts", "has"]
+    value: Value
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a query gave: column names, and rows batch by batch."""
+
+    columns: tuple[str, ...]
+    batches: Iterator[list[Row]]
+
+    def rows(self) -> Iterator[Row]:
+        """Row by row."""
+        for batch in self.batches:
+            yield from batch
+
+
+class Look(Protocol):
+    """An open warehouse to look into."""
+
+    def rows(
+        self,
+        table: Table,
+        *conditions: Condition,
+        columns: Sequence[str] | None = None,
+        order: Sequence[tuple[str, Literal["asc", "desc"]]] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Row]:
+        """The rows that meet all conditions; none where the table is not there yet."""
+        ...
+
+    def count(self, table: Table, *conditions: Condition) -> int:
+        """How many rows meet all conditions."""
+        ...
+
+    def query(self, sql: str) -> Result:
+        """What a SELECT gives; every table is there under its plain name."""
+        ...
+
+
+def directory_of(location: str) -> Path | None:
+    """The directory a warehouse is in on this machine; None for a URI of elsewhere or a schema."""
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "://" in location:
+        return None
+    if _SCHEMA_NAME.fullmatch(location) and not Path(location).exists():
+        return None
+    return Path(location).absolute()
+
+
+def engine_for(location: str, wanted: Engine | None = None) -> Engine:
+    """Which engine reads this warehouse. UsageError if it is to be DuckDB and cannot."""
+    local = directory_of(location) is not None
+    if wanted == "duckdb" and not local:
+        raise UsageError(f"--engine duckdb reads directories of this machine only, not {location}")
+    return wanted or ("duckdb" if local else "spark")
+
+
+@contextmanager
+def open_duckdb(location: str) -> Iterator[DuckLook]:
+    """Look into a directory of this machine with DuckDB. UsageError if it holds no table."""
+    import duckdb
+
+    folder = directory_of(location)
+    names = tables_in(folder) if folder else []
+    if folder is None or not names:
+        reason = "holds no tables" if folder and folder.is_dir() else "is not there"
+        raise UsageError(f"--warehouse {location}: {reason}; `raretrail run` makes and fills it")
+    # Nothing is fetched from anywhere, and variables of this program are no tables.
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "python_enable_replacements": "false",
+            "enable_progress_bar": "false",
+        }
+    )
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield DuckLook(connection, folder, names)
+    finally:
+        connection.close()
+
+
+def tables_in(folder: Path) -> list[str]:
+    """The names of the Delta tables in a directory, staged ones included."""
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if (p / "_delta_log").is_dir())
+
+
+class DuckLook:
+    """`Look` by delta-rs and DuckDB."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path, names: Sequence[str]) -> None:
+        self._connection = connection
+        for name in names:
+            connection.register(name, _dataset(folder / name))
+        for table in tables.ALL:
+            if table.name not in names and not table.name.startswith("staged_"):
+                connection.register(table.name, table.arrow_schema().empty_table())
+
+    def rows(
+        self,
+        table: Table,
+        *conditions: Condition,
+        columns: Sequence[str] | None = None,
+        order: Sequence[tuple[str, Literal["asc", "desc"]]] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Row]:
+        """As `Look.rows`."""
+        chosen = ", ".join(f'"{name}"' for name in columns or ["*"]).replace('"*"', "*")
+        where, values = _duck_where(conditions)
+        sql = f'SELECT {chosen} FROM "{table.name}"{where}'
+        if order:
+            sql += " ORDER BY " + ", ".join(f'"{name}" {way} NULLS LAST' for name, way in order)
+        if limit is not None:
+            sql += f" LIMIT {int(limit)} OFFSET {int(offset)}"
+        relation = self._connection.sql(sql, params=values)
+        return _to_rows(relation.to_arrow_table())
+
+    def count(self, table: Table, *conditions: Condition) -> int:
+        """As `Look.count`."""
+        where, values = _duck_where(conditions)
+        found = self._connection.execute(f'SELECT count(*) FROM "{table.name}"{where}', values).fetchone()
+        assert found is not None
+        return int(found[0])
+
+    def query(self, sql: str) -> Result:
+        """As `Look.query`; UsageError with DuckDB's words if the query is wrong."""
+        import duckdb
+
+        try:
+            relation = self._connection.sql(sql)
+            if relation is None:  # a statement that gives nothing back
+                return Result((), iter(()))
+            reader = relation.to_arrow_reader(_BATCH)
+        except duckdb.Error as error:
+            raise _query_error(error) from None
+
+        def batches() -> Iterator[list[Row]]:
+            try:
+                for batch in reader:
+                    yield _to_rows(batch)
+            except (duckdb.Error, OSError) as error:
+                raise _query_error(error) from None
+
+        return Result(tuple(relation.columns), batches())
+
+
+def _query_error(error: Exception) -> RaretrailError:
+    return UsageError(f"the query failed in DuckDB: {str(error).strip()}")
+
+
+def _dataset(path: Path) -> Any:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return DeltaTable(str(path)).to_pyarrow_dataset()
+    except DeltaError as error:
+        raise RaretrailError(
+            f"{path}: delta-rs cannot read it ({error}); `--engine spark` may"
+        ) from None
+
+
+def _duck_where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+    texts, values = [], []
+    for condition in conditions:
+        column, operator = f'"{condition.column}"', condition.operator
+        if operator == "in":
+            texts.append(f"{column} IN (SELECT unnest(?::VARCHAR[]))")
+            values.append(list(condition.value))  # type: ignore[arg-type]
+            continue
+        if operator == "starts":
+            texts.append(f"starts_with({column}, ?)")
+        elif operator == "has":
+            texts.append(f"contains(lower({column}), lower(?))")
+        else:
+            texts.append(f"{column} {operator} ?")
+        values.append(condition.value)
+    return (" WHERE " + " AND ".join(texts) if texts else ""), values
+
+
+def _to_rows(table: pa.Table | pa.RecordBatch) -> list[Row]:
+    return table.to_pylist(maps_as_pydicts="strict")
+
+
+class SparkLook:
+    """`Look` by Spark."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+
+    def rows(
+        self,
+        table: Table,
+        *conditions: Condition,
+        columns: Sequence[str] | None = None,
+        order: Sequence[tuple[str, Literal["asc", "desc"]]] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Row]:
+        """As `Look.rows`."""
+        from pyspark.sql import functions as F
+
+        frame = self._warehouse.read(table)
+        for condition in conditions:
+            frame = frame.where(_spark_where(condition))
+        if order:
+            frame = frame.orderBy(
+                *[getattr(F.col(name), f"{way}_nulls_last")() for name, way in order]
+            )
+        if offset:
+            frame = frame.offset(offset)
+        if limit is not None:
+            frame = frame.limit(limit)
+        if columns:
+            frame = frame.select(*columns)
+        return [row.asDict(recursive=True) for row in frame.collect()]
+
+    def count(self, table: Table, *conditions: Condition) -> int:
+        """As `Look.count`."""
+        frame = self._warehouse.read(table)
+        for condition in conditions:
+            frame = frame.where(_spark_where(condition))
+        return frame.count()
+
+    def query(self, sql: str) -> Result:
+        """As `Look.query`; UsageError with Spark's words if the query is wrong."""
+        from pyspark.errors import AnalysisException, ParseException, PySparkException
+
+        self._warehouse.register_views()
+        try:
+            frame = self._warehouse.spark.sql(sql.strip().rstrip(";"))
+        except (AnalysisException, ParseException) as error:
+            raise UsageError(f"the query failed in Spark: {str(error).strip()}") from None
+
+        def batches() -> Iterator[list[Row]]:
+            batch: list[Row] = []
+            try:
+                for row in frame.toLocalIterator():
+                    batch.append(row.asDict(recursive=True))
+                    if len(batch) == _BATCH:
+                        yield batch
+                        batch = []
+            except PySparkException as error:
+                raise UsageError(f"the query failed in Spark: {str(error).strip()}") from None
+            yield batch
+
+        return Result(tuple(frame.columns), batches())
+
+
+def _spark_where(condition: Condition) -> Column:
+    from pyspark.sql import functions as F
+
+    column, value = F.col(condition.column), condition.value
+    if condition.operator == "in":
+        return column.isin(*value)  # type: ignore[misc]
+    if condition.operator == "starts":
+        return column.startswith(value)  # type: ignore[arg-type]
+    if condition.operator == "has":
+        return F.lower(column).contains(F.lower(F.lit(value)))
+    return {
+        "=": column == value,
+        ">=": column >= value,
+        "<": column < value,
+        "<=": column <= value,
+    }[condition.operator]
