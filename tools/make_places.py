@@ -287,15 +287,10 @@ def main() -> None:
     lines = ["{", f' "attribution": {json.dumps(document["attribution"])},', ' "cities": [']
     lines += [",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows), " ],"]
     for name in ("country_only", "ec2"):
-        items = (
-            f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}"
-            for k, v in document[name].items()
-        )
+        items = (f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in document[name].items())
         lines += [f' "{name}": {{', ",\n".join(items), " }," if name == "country_only" else " }"]
     OUT.write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
-    print(
-        len(rows), "cities,", sum(len(r[8].split()) for r in rows), "networks,", OUT.stat().st_size
-    )
+    print(len(rows), "cities,", sum(len(r[8].split()) for r in rows), "networks,", OUT.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -165,9 +165,7 @@ def ask_package(code):
         f"try:\n    {code}\n"
         "except RaretrailError as error:\n    sys.exit(str(error))\n"
     )
-    return subprocess.run(
-        [str(PYTHON), "-c", wrapped], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    return subprocess.run([str(PYTHON), "-c", wrapped], capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def last_line(text):

@@ -151,9 +151,7 @@ def organisations(cache: Path, wanted: Sequence[Shape]) -> Iterator[Organisation
 
 def organisation(cache: Path, shape: Shape) -> Organisation:
     """The organisation of this shape, from `cache` if it is there."""
-    name = (
-        f"{shape.people}x{shape.days} seed {shape.seed} {shape.naming} {shape.addresses}"
-    )
+    name = f"{shape.people}x{shape.days} seed {shape.seed} {shape.naming} {shape.addresses}"
     kept = cache / f"{name.replace(' ', '-')}.pickle"
     if kept.exists():
         version, found = pickle.loads(kept.read_bytes())
@@ -276,16 +274,12 @@ def made_by(command: str, account: str, request: object, response: object) -> tu
     return tuple(intern(m) for m in made)
 
 
-def _places(
-    addresses: list[str], city: Path, asn: geoip2.database.Reader | None
-) -> dict[str, Place]:
+def _places(addresses: list[str], city: Path, asn: geoip2.database.Reader | None) -> dict[str, Place]:
     with geoip2.database.Reader(city, locales=["en"]) as reader:
         return {address: _place(address, reader, asn) for address in addresses}
 
 
-def _place(
-    address: str, city: geoip2.database.Reader, asn: geoip2.database.Reader | None
-) -> Place:
+def _place(address: str, city: geoip2.database.Reader, asn: geoip2.database.Reader | None) -> Place:
     found = place_of(address, city, asn)
     status, place, name = found[:3]
     country, latitude, longitude, radius, zone, _, owner, network = found[7], *found[9:]

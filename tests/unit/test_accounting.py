@@ -58,9 +58,7 @@ _EXPECTED = {
 @pytest.mark.parametrize("folder", list(_EXPECTED))
 def test_published_set(folder: str) -> None:
     [found] = account([str(DATA / folder)])
-    assert (found.records, found.events, found.duplicates, dict(found.quarantined)) == _EXPECTED[
-        folder
-    ]
+    assert (found.records, found.events, found.duplicates, dict(found.quarantined)) == _EXPECTED[folder]
     assert found.balances
 
 
@@ -105,9 +103,7 @@ def test_the_command_prints_the_table() -> None:
     assert set(lines) == {"set", *_EXPECTED, "panther", "total"}
 
 
-def test_a_missing_folder_is_a_usage_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_folder_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError):
         account([str(tmp_path / "nowhere")])
     assert main([str(tmp_path / "nowhere")]) == 2

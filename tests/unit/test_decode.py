@@ -265,9 +265,7 @@ def test_user_agent_as_a_list() -> None:
 
 def test_unknown_top_level_keys_are_kept() -> None:
     found = event({"zNew": {"k": [1, 2.0]}, "aNew": None, "é": "x"}, apiVersion="1")
-    assert found["other_fields"] == (
-        '{"aNew":null,"apiVersion":"1","zNew":{"k":[1,2.0]},"\\u00e9":"x"}'
-    )
+    assert found["other_fields"] == ('{"aNew":null,"apiVersion":"1","zNew":{"k":[1,2.0]},"\\u00e9":"x"}')
     assert found["request_parameters"] == '{"userName":"bo"}'
 
 
@@ -501,9 +499,7 @@ def test_s3_notification() -> None:
     assert reasons(read(to_json(notification))) == ["s3_notification"]
 
 
-@pytest.mark.parametrize(
-    "value", [{"a": 1}, {}, {"eventName": "x"}, {"Statement": [], "Version": 1}]
-)
+@pytest.mark.parametrize("value", [{"a": 1}, {}, {"eventName": "x"}, {"Statement": [], "Version": 1}])
 def test_json_of_another_kind(value: Any) -> None:
     assert reasons(read(to_json(value))) == ["not_cloudtrail"]
 
@@ -657,10 +653,7 @@ def test_csv_is_set_aside_with_its_text() -> None:
 def test_gzip_is_known_by_its_bytes_not_by_its_name() -> None:
     data = trail_file([record()])
     plain = gzip.decompress(data)
-    assert (
-        events(read(data, "x.json"))[0]["event_id"]
-        == events(read(plain, "x.json.gz"))[0]["event_id"]
-    )
+    assert events(read(data, "x.json"))[0]["event_id"] == events(read(plain, "x.json.gz"))[0]["event_id"]
 
 
 def test_gzip_of_several_members() -> None:
@@ -682,9 +675,7 @@ def test_gzip_cut_in_the_middle_keeps_whole_records() -> None:
     data = trail_file(made)
     result = read(data[: len(data) // 2])
     assert 50 < result.accepted < 150
-    assert [e["event_id"] for e in events(result)] == [
-        r["eventID"] for r in made[: result.accepted]
-    ]
+    assert [e["event_id"] for e in events(result)] == [r["eventID"] for r in made[: result.accepted]]
     assert reasons(result) == ["truncated"]
     assert "gzip data damaged or cut off" in (result.detail or "")
 
@@ -807,9 +798,7 @@ def test_bad_line_among_lines() -> None:
     data = b"\n".join([to_json(made[0]), b'{"eventVersion": oops', to_json(made[1])])
     result = read(data)
     assert [e["event_id"] for e in events(result)] == [r["eventID"] for r in made]
-    assert [(q.reason, q.raw) for q in result.quarantined] == [
-        ("not_json", '{"eventVersion": oops')
-    ]
+    assert [(q.reason, q.raw) for q in result.quarantined] == [("not_json", '{"eventVersion": oops')]
 
 
 def test_objects_inside_of_a_broken_record_are_no_records() -> None:
@@ -891,9 +880,7 @@ _values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["type", "arn", "eventName", "x", "Records"]), inner, max_size=3
-        )
+        | st.dictionaries(st.sampled_from(["type", "arn", "eventName", "x", "Records"]), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -917,9 +904,7 @@ _edits = st.lists(
     st.tuples(
         st.floats(0, 1, exclude_max=True),
         st.sampled_from(["cut", "drop", "insert", "flip", "double"]),
-        st.sampled_from(
-            [b"{", b"}", b"[", b"]", b'"', b",", b"\\", b"\xff", b"\0", b"\n", b"\x1f\x8b"]
-        ),
+        st.sampled_from([b"{", b"}", b"[", b"]", b'"', b",", b"\\", b"\xff", b"\0", b"\n", b"\x1f\x8b"]),
     ),
     min_size=1,
     max_size=4,

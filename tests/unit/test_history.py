@@ -59,16 +59,16 @@ def _class(others):
 
 
 @given(USES)
-@settings(
-    deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_history_equals_a_plain_count(spark, listed):
     uses = set(listed)
     frame = spark.createDataFrame(
-        [(DIMENSION, *use) for use in uses], "dimension string, principal string, value string, day int"
+        [(DIMENSION, *use) for use in uses],
+        "dimension string, principal string, value string, day int",
     )
     pairs = spark.createDataFrame(
-        [("place", u, v, d) for u, v, d in uses], "kind string, command string, value string, day int"
+        [("place", u, v, d) for u, v, d in uses],
+        "kind string, command string, value string, day int",
     )
     known = with_first_uses(frame)
     history = history_of(known, to_values(known), pairs)
@@ -81,7 +81,10 @@ def test_history_equals_a_plain_count(spark, listed):
         )  # fmt: skip
     for row in history.values.collect():
         fact = next(f for (_, v, d), f in facts.items() if (v, d) == (row.value, row.as_of))
-        assert (row.value_days_90, row.principals_90) == (fact["value_days_90"], fact["principals_90"])
+        assert (row.value_days_90, row.principals_90) == (
+            fact["value_days_90"],
+            fact["principals_90"],
+        )
     new_days = defaultdict(set)
     for (u, _, d), fact in facts.items():
         if fact["first"]:
@@ -107,9 +110,7 @@ def test_history_equals_a_plain_count(spark, listed):
         assert row.values_seen == len(per_value)
         assert row.values_once == sum(len(days) == 1 for days in per_value.values())
         assert row.active_days == len({(u, d) for u, _, d in known})
-        assert row.new_days == sum(
-            day - WINDOW_DAYS <= d < day for days in new_days.values() for d in days
-        )
+        assert row.new_days == sum(day - WINDOW_DAYS <= d < day for days in new_days.values() for d in days)
         hist = [0] * len(OTHERS_CLASSES)
         for (_, _, d), fact in facts.items():
             if fact["first"] and max(day - WINDOW_DAYS, first_day + LEARNING_DAYS) <= d < day:

@@ -230,10 +230,7 @@ def test_each_kind_of_identity(facts: dict[str, str], expected: tuple[str, str])
 
 
 def test_role_that_aws_uses_itself_is_a_service() -> None:
-    role = (
-        "arn:aws:iam::123456789012:role/aws-service-role/"
-        "config.amazonaws.com/AWSServiceRoleForConfig"
-    )
+    role = "arn:aws:iam::123456789012:role/aws-service-role/config.amazonaws.com/AWSServiceRoleForConfig"
     assert session("AWSConfig-Describe", role) == (role, "service")
 
 
@@ -268,9 +265,7 @@ def test_rules_travel_to_workers() -> None:
         ("text", "must be a mapping"),
     ],
 )
-def test_a_wrong_rule_is_refused_by_file_and_name(
-    tmp_path: Path, rule: object, message: str | None
-) -> None:
+def test_a_wrong_rule_is_refused_by_file_and_name(tmp_path: Path, rule: object, message: str | None) -> None:
     path = tmp_path / "principals.yml"
     good = {"name": "mine", "principal": "{arn}", "kind": "user"}
     path.write_text(yaml.safe_dump({"rules": [good | rule if isinstance(rule, dict) else rule]}))

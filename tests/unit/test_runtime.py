@@ -44,9 +44,7 @@ def test_java_major_of_nothing(tmp_path: Path) -> None:
     assert runtime.java_major(tmp_path) is None
 
 
-def test_java_home_wins_if_fit_else_the_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_java_home_wins_if_fit_else_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = _java_home(tmp_path / "new", release='JAVA_VERSION="25.0.1"')
     fit = _java_home(tmp_path / "fit", release='JAVA_VERSION="17.0.1"')
     also = _java_home(tmp_path / "also", release='JAVA_VERSION="21.0.1"')
@@ -95,9 +93,7 @@ def test_environment_is_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch)
     assert "RARETRAIL_B" not in os.environ
 
 
-def test_home_is_the_virtualenv_else_the_users_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_home_is_the_virtualenv_else_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "base_prefix", "/elsewhere")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     assert runtime.home() == tmp_path / "share" / "raretrail"

@@ -58,9 +58,7 @@ def test_jvm_flags_with_spaces_survive(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_session_writes_merges_and_hands_time_over_in_utc(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_session_writes_merges_and_hands_time_over_in_utc(spark: SparkSession, tmp_path: Path) -> None:
     from pyspark.sql import functions as F
 
     table = f"delta.`{tmp_path}/table`"

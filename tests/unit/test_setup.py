@@ -27,9 +27,7 @@ def test_fit_pythons_pass(setup: ModuleType, version: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0), (2, 7, 18)])
-def test_other_pythons_are_named_with_the_way_out(
-    setup: ModuleType, version: tuple[int, ...]
-) -> None:
+def test_other_pythons_are_named_with_the_way_out(setup: ModuleType, version: tuple[int, ...]) -> None:
     message = setup.python_problem(version)
     assert ".".join(map(str, version)) in message
     assert "PYTHON=" in message

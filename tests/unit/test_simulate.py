@@ -79,10 +79,7 @@ def test_same_seed_gives_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -
 
 def test_files_lie_where_cloudtrail_puts_them(played: Played) -> None:
     summary, _ = played
-    paths = [
-        p.relative_to(summary.out / "trail").as_posix()
-        for p in (summary.out / "trail").rglob("*.gz")
-    ]
+    paths = [p.relative_to(summary.out / "trail").as_posix() for p in (summary.out / "trail").rglob("*.gz")]
     assert len(paths) == summary.files
     late = 0
     for path in paths:
@@ -168,12 +165,8 @@ def test_knobs_at_zero_leave_the_troubles_out(tmp_path: Path) -> None:
     calm = Mix(**{kind: 0.0 for kind in INNOCENT_KINDS})
     summary = simulate(tmp_path / "calm", small(mix=calm))
     assert summary.innocents == ()
-    text = b"".join(
-        gzip.decompress(p.read_bytes()) for p in (tmp_path / "calm").rglob("*.gz")
-    ).decode()
-    assert "cloudtrail.amazonaws.com" not in text.replace(
-        'cloudtrail.amazonaws.com","eventName', ""
-    )
+    text = b"".join(gzip.decompress(p.read_bytes()) for p in (tmp_path / "calm").rglob("*.gz")).decode()
+    assert "cloudtrail.amazonaws.com" not in text.replace('cloudtrail.amazonaws.com","eventName', "")
     assert "vpcEndpointId" not in text
     assert not (tmp_path / "calm/city-moved.mmdb").exists()
 
@@ -203,9 +196,7 @@ def test_addresses_resolve_where_labels_and_databases_claim(
             if re.match(r"\d", r["sourceIPAddress"]) and not r["sourceIPAddress"].startswith("10.")
         }  # fmt: skip
         assert len(public) > 50
-        new_city = {
-            m["network"].removesuffix(".0/24"): m["to_geoname_id"] for m in labels["geo_moves"]
-        }
+        new_city = {m["network"].removesuffix(".0/24"): m["to_geoname_id"] for m in labels["geo_moves"]}
         assert new_city
         for address in public:
             before = city.city(address)
@@ -231,9 +222,7 @@ def test_records_are_faithful(records: list[dict[str, Any]]) -> None:
         types.add(who["type"])
         if who["type"] == "AssumedRole":
             issuer = who["sessionContext"]["sessionIssuer"]
-            assert who["principalId"].startswith(
-                issuer["id"] if "id" in issuer else issuer["principalId"]
-            )
+            assert who["principalId"].startswith(issuer["id"] if "id" in issuer else issuer["principalId"])
             assert who["sessionContext"]["attributes"]["creationDate"] <= record["eventTime"]
         if who["type"] == "AWSService":
             assert record["sourceIPAddress"] == who["invokedBy"]
@@ -306,9 +295,7 @@ def test_made_identity_exists_only_through_the_intruder(
 @pytest.mark.parametrize("naming", ["sso", "federated", "opaque", "iam_users"])
 @pytest.mark.parametrize("addresses", ["offices", "roaming"])
 def test_other_shapes_play(tmp_path: Path, naming: str, addresses: str) -> None:
-    summary = simulate(
-        tmp_path / "org", small(naming=naming, addresses=addresses, accounts=1, offices=1)
-    )
+    summary = simulate(tmp_path / "org", small(naming=naming, addresses=addresses, accounts=1, offices=1))
     assert len(summary.campaigns) == 2
     assert summary.events > 50
 

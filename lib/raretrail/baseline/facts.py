@@ -37,9 +37,7 @@ def to_presence_daily(events: DataFrame) -> DataFrame:
 
 def to_agent_daily(events: DataFrame) -> DataFrame:
     """`tables.AGENT_DAILY`: a row for day × account × principal × user agent family."""
-    return events.groupBy(
-        "event_date", *_WHO, _known("agent_family").alias("agent_family")
-    ).agg(*_counted())
+    return events.groupBy("event_date", *_WHO, _known("agent_family").alias("agent_family")).agg(*_counted())
 
 
 def to_hour_daily(events: DataFrame) -> DataFrame:

@@ -136,7 +136,14 @@ def to_first_uses(uses: DataFrame, values: DataFrame) -> DataFrame:
     return (
         uses.where("first_use")
         .join(values.withColumnRenamed("as_of", "day"), ["dimension", "value", "day"])
-        .select("day", "principal", "dimension", "value", F.col("principals_90").alias("others"), "active_days")
+        .select(
+            "day",
+            "principal",
+            "dimension",
+            "value",
+            F.col("principals_90").alias("others"),
+            "active_days",
+        )
     )
 
 
@@ -148,7 +155,11 @@ def to_principals(uses: DataFrame) -> DataFrame:
     )
     new_days = F.coalesce(F.sum("new").over(_before("dimension", "principal")), F.lit(0))
     return per_day.select(
-        F.col("day").alias("as_of"), "dimension", "principal", "active_days", new_days.alias("new_days")
+        F.col("day").alias("as_of"),
+        "dimension",
+        "principal",
+        "active_days",
+        new_days.alias("new_days"),
     )
 
 
@@ -160,7 +171,8 @@ def to_dimensions(uses: DataFrame, first_uses: DataFrame) -> DataFrame:
     value_day = uses.select("dimension", "value", "day").distinct()
     keys = ("dimension", "value")
     daily = (
-        value_day.groupBy("dimension", "day").agg(F.count(F.lit(1)).alias("value_days"))
+        value_day.groupBy("dimension", "day")
+        .agg(F.count(F.lit(1)).alias("value_days"))
         .join(
             uses.select("dimension", "principal", "day", "first_use")
             .groupBy("dimension", "principal", "day")

@@ -44,7 +44,10 @@ def to_nearest(new_places: DataFrame, known_places: DataFrame, coordinates: Data
             "km",
             F.round(
                 haversine_km_column(
-                    F.col("latitude"), F.col("longitude"), F.col("known_latitude"), F.col("known_longitude")
+                    F.col("latitude"),
+                    F.col("longitude"),
+                    F.col("known_latitude"),
+                    F.col("known_longitude"),
                 ),
                 1,
             ),

@@ -27,7 +27,12 @@ from raretrail.baseline.uses import DIMENSIONS
 WORD = 45
 _MASK = (1 << WORD) - 1
 KEY = (
-    "recipient_account_id", "principal", "principal_kind", "command", "source_ip_address", "outcome",
+    "recipient_account_id",
+    "principal",
+    "principal_kind",
+    "command",
+    "source_ip_address",
+    "outcome",
 )
 HALF_LIFE_DAYS = 30
 ORGANIZATION = "organization"
@@ -111,11 +116,13 @@ def _day_measures(as_of: date) -> list[Column]:
         return F.aggregate(
             F.sequence(F.lit(0), F.lit(WORD - 1)),
             F.lit(0.0),
-            lambda total, i: total
-            + F.when(
-                F.call_function("shiftrightunsigned", word, i).bitwiseAND(F.lit(1).cast("bigint")) != 0,
-                F.pow(F.lit(2.0), -(i + start) / HALF_LIFE_DAYS),
-            ).otherwise(0.0),
+            lambda total, i: (
+                total
+                + F.when(
+                    F.call_function("shiftrightunsigned", word, i).bitwiseAND(F.lit(1).cast("bigint")) != 0,
+                    F.pow(F.lit(2.0), -(i + start) / HALF_LIFE_DAYS),
+                ).otherwise(0.0)
+            ),
         )
 
     return [
@@ -196,9 +203,7 @@ def _to_principals(active: DataFrame, first_uses: DataFrame) -> DataFrame:
         _ones(F.col("active_low"), F.col("active_high")).alias("active_days"),
         F.explode(F.array(*map(F.lit, DIMENSIONS))).alias("dimension"),
     )
-    new = first_uses.groupBy("principal", "dimension").agg(
-        F.count_distinct("event_date").alias("new_days")
-    )
+    new = first_uses.groupBy("principal", "dimension").agg(F.count_distinct("event_date").alias("new_days"))
     return days.join(new, ["principal", "dimension"], "left").fillna(0, ["new_days"])
 
 
@@ -223,9 +228,9 @@ def _to_dimensions(uses: DataFrame, first_uses: DataFrame, as_of: date, first_da
     )
     learnt = first_uses.where(F.col("event_date") >= F.date_add(F.lit(first_day), LEARNING_DAYS))
     classes = learnt.groupBy("dimension").agg(
-        F.array(
-            *[F.count_if(others_class(F.col("others")) == i) for i in range(len(OTHERS_CLASSES))]
-        ).alias("first_uses")
+        F.array(*[F.count_if(others_class(F.col("others")) == i) for i in range(len(OTHERS_CLASSES))]).alias(
+            "first_uses"
+        )
     )
     new = (
         first_uses.select("dimension", "principal", "event_date")
@@ -358,9 +363,9 @@ def _with_recent(active: DataFrame) -> DataFrame:
     masks = {}
     for step in range(1, 6):
         cleared_low = F.when(rest_low != 0, rest_low.bitwiseAND(rest_low - 1)).otherwise(rest_low)
-        cleared_high = F.when((rest_low == 0) & (rest_high != 0), rest_high.bitwiseAND(rest_high - 1)).otherwise(
-            rest_high
-        )
+        cleared_high = F.when(
+            (rest_low == 0) & (rest_high != 0), rest_high.bitwiseAND(rest_high - 1)
+        ).otherwise(rest_high)
         rest_low, rest_high = cleared_low, cleared_high
         if step in (1, 5):
             name = "last" if step == 1 else "recent"

@@ -29,9 +29,7 @@ def with_places(rows: DataFrame, places: DataFrame) -> DataFrame:
         "longitude",
         "accuracy_radius",
     )
-    return rows.join(known, "source_ip_address", "left").fillna(
-        "missing", ["place", "country", "network"]
-    )
+    return rows.join(known, "source_ip_address", "left").fillna("missing", ["place", "country", "network"])
 
 
 def to_uses(presence: DataFrame, agents: DataFrame) -> DataFrame:

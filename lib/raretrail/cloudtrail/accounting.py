@@ -59,18 +59,14 @@ def kept(results: Sequence[FileResult]) -> dict[str, tuple[set[int], set[int]]]:
     """For each file of `census` results: the positions of duplicates, and of reused ids."""
     best: dict[tuple[str, str], tuple[str, str, int]] = {}
     for result in results:
-        for file, position, event_id, recipient, record_hash, *_ in zip(
-            *result.columns, strict=True
-        ):
+        for file, position, event_id, recipient, record_hash, *_ in zip(*result.columns, strict=True):
             found = (record_hash, file, position)
             if found < best.get((recipient, event_id), ("~", "", 0)):
                 best[recipient, event_id] = found
     decided: dict[str, tuple[set[int], set[int]]] = {r.source_file: (set(), set()) for r in results}
     for result in results:
         duplicates, reused = decided[result.source_file]
-        for file, position, event_id, recipient, record_hash, *_ in zip(
-            *result.columns, strict=True
-        ):
+        for file, position, event_id, recipient, record_hash, *_ in zip(*result.columns, strict=True):
             winner = best[recipient, event_id]
             if winner != (record_hash, file, position):
                 (duplicates if winner[0] == record_hash else reused).add(position)

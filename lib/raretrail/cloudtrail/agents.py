@@ -64,9 +64,7 @@ _SYSTEMS = [
         (r"\bfreebsd\b", "FreeBSD"),
     )
 ]
-_SERVICE = re.compile(
-    r"(?:[a-z0-9-]+\.)+amazonaws\.com(?:\.cn)?|aws[ .-]internal(?:/\d+)?", re.IGNORECASE
-)
+_SERVICE = re.compile(r"(?:[a-z0-9-]+\.)+amazonaws\.com(?:\.cn)?|aws[ .-]internal(?:/\d+)?", re.IGNORECASE)
 # A console's page in front of the SDK that serves it: "S3Console/0.4, aws-internal/3 aws-sdk-…".
 _CONSOLE_PAGE = re.compile(r"(?P<page>[^,;()]{1,40}), aws-internal/")
 _PRODUCT = re.compile(r"(?P<name>[^\s/(;,]+)(?:[/ ]v?(?P<version>\d+)[\w.+-]*)?")

@@ -60,9 +60,7 @@ CENSUS_COLUMNS: tuple[Column, ...] = tuple(
 
 # What the reader knows of a quarantined piece; the rest is the run's.
 QUARANTINED_COLUMNS: tuple[Column, ...] = tuple(
-    column
-    for column in QUARANTINE.columns
-    if column.name not in ("file_date", "run_id", "ingested_at")
+    column for column in QUARANTINE.columns if column.name not in ("file_date", "run_id", "ingested_at")
 )
 
 
@@ -236,9 +234,7 @@ _TEXTS = (
     "sessionCredentialFromConsole",
 )
 _EXTRAS = ("apiVersion", "vpcEndpointAccountId", "edgeDeviceDetails", "eventContext")
-_NESTED = tuple(
-    name for name in _Record.__struct_fields__ if name not in (*_TEXTS, *_EXTRAS, "other")
-)
+_NESTED = tuple(name for name in _Record.__struct_fields__ if name not in (*_TEXTS, *_EXTRAS, "other"))
 _FLAGS: dict[bool | str | None, bool] = {
     True: True,
     False: False,
@@ -772,11 +768,7 @@ def events_batches(
         yield _batch(pending, DECODED_COLUMNS)
 
 
-_LARGE = [
-    i
-    for i, c in enumerate(DECODED_COLUMNS)
-    if c.name in ("request_parameters", "response_elements")
-]
+_LARGE = [i for i, c in enumerate(DECODED_COLUMNS) if c.name in ("request_parameters", "response_elements")]
 
 
 def _sizes(result: FileResult) -> list[int]:
@@ -801,9 +793,7 @@ def _joined(results: Iterable[FileResult], columns: tuple[Column, ...]) -> list[
 def quarantine_batch(results: Iterable[FileResult]) -> pa.RecordBatch:
     """What was set aside, as one batch of `QUARANTINED_COLUMNS`."""
     rows = [row for result in results for row in result.quarantined]
-    return _batch(
-        [[row[i] for row in rows] for i in range(len(QUARANTINED_COLUMNS))], QUARANTINED_COLUMNS
-    )
+    return _batch([[row[i] for row in rows] for i in range(len(QUARANTINED_COLUMNS))], QUARANTINED_COLUMNS)
 
 
 def _batch(values: list[list[Any]], columns: tuple[Column, ...]) -> pa.RecordBatch:

@@ -74,9 +74,7 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 # Keys that say "this is a CloudTrail record", in lower case: two of them are enough.
-SIGNATURE = frozenset(
-    ("eventversion", "eventtime", "eventname", "eventsource", "eventid", "useridentity")
-)
+SIGNATURE = frozenset(("eventversion", "eventtime", "eventname", "eventsource", "eventid", "useridentity"))
 
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -561,18 +559,14 @@ def _foreign(data: bytes) -> Document | None:
     """A file of another format as one piece set aside; None if it may hold records."""
     name = next((name for magic, name in _OTHER_FORMATS.items() if data.startswith(magic)), None)
     if name:
-        return Document(
-            "unknown", "taken", name, [Damage("not_json", f"a file of format {name}", data)]
-        )
+        return Document("unknown", "taken", name, [Damage("not_json", f"a file of format {name}", data)])
     if data[:1] in (b"{", b"["):
         return None
     rows = _csv_rows(data)
     if rows:
         return Document("csv", "taken", None, [Damage("csv", f"a header and {rows} rows", data)])
     if b"{" not in data:
-        return Document(
-            "unknown", "taken", None, [Damage("not_json", "text without any JSON", data)]
-        )
+        return Document("unknown", "taken", None, [Damage("not_json", "text without any JSON", data)])
     return None
 
 

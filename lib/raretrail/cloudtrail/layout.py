@@ -36,9 +36,7 @@ _REGION = re.compile(r"[a-z]{2,}(?:[-_][a-z]+)+[-_]\d+\w?")
 
 # Files that hold no events whatever their content. Everything else is opened and judged by its
 # content: a suffix nobody thought of must not lose events.
-_IGNORED_NAMES = re.compile(
-    r"(?i)(?:licen[cs]e|notice|readme|copying|changelog)(?:[.-].*)?|thumbs\.db"
-)
+_IGNORED_NAMES = re.compile(r"(?i)(?:licen[cs]e|notice|readme|copying|changelog)(?:[.-].*)?|thumbs\.db")
 _IGNORED_SUFFIXES = (
     ".md", ".rst", ".html", ".pdf", ".png", ".jpg", ".svg", ".yml", ".yaml", ".toml", ".ini",
     ".py", ".js", ".css", ".sh", ".crc", ".tmp", ".part", ".swp", ".parquet", ".avro", ".orc",
@@ -135,9 +133,7 @@ def list_local(root: str, days: Collection[date] | None = None) -> list[FileInfo
             return [_info(root, os.stat(root))]
         os.scandir(root).close()
     except OSError as error:
-        raise UsageError(
-            f"trail {root}: {error.strerror}; name a folder or file that exists"
-        ) from error
+        raise UsageError(f"trail {root}: {error.strerror}; name a folder or file that exists") from error
     return sorted(_walk(os.path.abspath(root), days), key=lambda info: info.path)
 
 

@@ -52,9 +52,7 @@ class Principal(NamedTuple):
 _DERIVED = ("account", "role", "role_arn", "user_arn")
 FIELDS = frozenset((*IdentityFacts._fields, *_DERIVED))
 
-_ARN = re.compile(
-    r"arn:(?P<partition>[^:]+):[^:]*:[^:]*:(?P<account>[^:]*):(?P<resource>.+)", re.DOTALL
-)
+_ARN = re.compile(r"arn:(?P<partition>[^:]+):[^:]*:[^:]*:(?P<account>[^:]*):(?P<resource>.+)", re.DOTALL)
 _TEMPLATE_FIELD = re.compile(r"\{(\w+)\}")
 
 Patterns = tuple[re.Pattern[str], ...]
@@ -114,10 +112,7 @@ def load_rules(path: Path) -> PrincipalRules:
     patterns = tree.get("patterns") or {}
     if not isinstance(patterns, dict):
         raise UsageError(f"{path}: `patterns` must map names to lists of regular expressions")
-    named = {
-        f"<{name}>": _patterns(value, {}, f"{path}: pattern {name}")
-        for name, value in patterns.items()
-    }
+    named = {f"<{name}>": _patterns(value, {}, f"{path}: pattern {name}") for name, value in patterns.items()}
     return PrincipalRules(
         tuple(_rule(rule, named, path, number) for number, rule in enumerate(tree["rules"], 1))
     )
@@ -182,9 +177,7 @@ def _patterns(value: Any, named: Mapping[str, Patterns], where: str) -> Patterns
 def _refuse_unknown(given: Any, known: Any, where: str) -> None:
     unknown = [str(key) for key in given if key not in known]
     if unknown:
-        raise UsageError(
-            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
+        raise UsageError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
 def _applies(rule: Rule, known: Mapping[str, str]) -> dict[str, str] | None:

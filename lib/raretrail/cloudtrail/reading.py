@@ -63,9 +63,7 @@ class ReadSettings(NamedTuple):
 Read = Callable[[Iterable[Opened]], Iterator["pa.RecordBatch"]]
 
 
-def read_census(
-    spark: SparkSession, files: Sequence[FileInfo], settings: ReadSettings
-) -> DataFrame:
+def read_census(spark: SparkSession, files: Sequence[FileInfo], settings: ReadSettings) -> DataFrame:
     """`tables.STAGED_CENSUS` of the files."""
     return _map_files(spark, files, {}, _census, STAGED_CENSUS, settings)
 
@@ -129,7 +127,12 @@ def _census(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
     for file in opened:
         result = census(file.path, file.data)
         if file.error:
-            result.status, result.shape, result.detail, result.records = "unreadable", "", file.error, 0
+            result.status, result.shape, result.detail, result.records = (
+                "unreadable",
+                "",
+                file.error,
+                0,
+            )
             result.quarantined.clear()
         results.append(result)
         if sum(result.records for result in results) >= _ROWS:
@@ -189,9 +192,7 @@ def _open(path: str, positions: Positions) -> Opened:
 
 def to_tasks(files: Sequence[FileInfo], task_bytes: int) -> list[list[FileInfo]]:
     """The files by day of delivery, days over task_bytes in several shares."""
-    dated = sorted(
-        (day_of_delivery(file.path, file.modified_at), file.path, file) for file in files
-    )
+    dated = sorted((day_of_delivery(file.path, file.modified_at), file.path, file) for file in files)
     tasks: list[list[FileInfo]] = []
     for _, group in groupby(dated, key=lambda entry: entry[0]):
         share: list[FileInfo] = []

@@ -56,8 +56,16 @@ def to_lookup(surprises: DataFrame) -> DataFrame:
     entry = F.struct(
         key.alias("key"),
         F.struct(
-            "days_90", "others", "value_days_90", "active_days", "prior", "bits",
-            "nearest_place", "nearest_place_km", "near", "baseline_days",
+            "days_90",
+            "others",
+            "value_days_90",
+            "active_days",
+            "prior",
+            "bits",
+            "nearest_place",
+            "nearest_place_km",
+            "near",
+            "baseline_days",
         ).alias("value"),
     )
     return surprises.groupBy("as_of", "principal").agg(
@@ -76,8 +84,12 @@ def with_terms(candidates: DataFrame, lookup: DataFrame, pairs: DataFrame) -> Da
         return F.col(f"{dimension}_use.{field}")
 
     values = {
-        "place": "place", "country": "country", "network": "network", "command": "command",
-        "agent": "agent_family", "error": "error_code",
+        "place": "place",
+        "country": "country",
+        "network": "network",
+        "command": "command",
+        "agent": "agent_family",
+        "error": "error_code",
     }
     rows = candidates.join(lookup, ["as_of", "principal"], "left")
     for dimension in DIMENSIONS:
@@ -86,7 +98,10 @@ def with_terms(candidates: DataFrame, lookup: DataFrame, pairs: DataFrame) -> Da
     rows = rows.drop("uses")
     for kind in ("place", "country"):
         side = pairs.where(F.col("kind") == kind).select(
-            "as_of", "command", F.col("value").alias(kind), F.col("pair_days_90").alias(f"command_{kind}_days")
+            "as_of",
+            "command",
+            F.col("value").alias(kind),
+            F.col("pair_days_90").alias(f"command_{kind}_days"),
         )
         rows = rows.join(side, ["as_of", "command", kind], "left").fillna(0, [f"command_{kind}_days"])
 
@@ -143,7 +158,12 @@ def with_bits(rows: DataFrame) -> DataFrame:
 
 def _only_most_surprising_agent(rows: DataFrame) -> DataFrame:
     key = (
-        "bucket_start", "recipient_account_id", "principal", "command", "source_ip_address", "error_code",
+        "bucket_start",
+        "recipient_account_id",
+        "principal",
+        "command",
+        "source_ip_address",
+        "error_code",
     )
     summed = ("event_count", "first_time", "last_time")
     kept = [column for column in rows.columns if column not in (*key, *summed)]

@@ -84,7 +84,10 @@ def sentence() -> Column:
     at = F.coalesce(F.col("place_name"), F.col("geo_status"), F.lit("an unknown place"))
     days = F.col("principal_active_days")
     opening = (
-        F.when(F.col("place_days") == 0, F.concat(what, F.lit(" from "), at, F.lit(", where nobody was seen in 90 days")))
+        F.when(
+            F.col("place_days") == 0,
+            F.concat(what, F.lit(" from "), at, F.lit(", where nobody was seen in 90 days")),
+        )
         .when(
             F.col("command_place_days") == 0,
             F.concat(F.lit("first "), what, F.lit(" from "), at, F.lit(" by anyone in 90 days")),
@@ -103,9 +106,7 @@ def sentence() -> Column:
     where = F.when(
         (F.col("principal_place_days") == 0) & (days > 0),
         F.concat(F.lit("place new to this principal"), nearest),
-    ).when(
-        F.col("network_bits") > 0, F.lit("network new to this principal")
-    )
+    ).when(F.col("network_bits") > 0, F.lit("network new to this principal"))
     how = F.when(
         (F.col("agent_bits") > 0) & (days > 0),
         F.concat(F.lit("new tool "), F.col("agent_family")),
@@ -124,17 +125,21 @@ def sentence() -> Column:
         (F.col("error_code") != "") & (F.col("error_bits") > 0),
         F.concat(F.lit("first "), F.col("error_code"), F.lit(" for it")),
     )
-    young = F.when(
-        F.col("maturity") < 1, F.concat(F.lit("young principal: "), _plural(days, "active day"))
-    )
+    young = F.when(F.col("maturity") < 1, F.concat(F.lit("young principal: "), _plural(days, "active day")))
     return F.concat_ws("; ", opening, where, how, own, failed, young)
 
 
 def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
     """(anomaly_id, evidence_event_ids): the first events of each finding, in order of time."""
     keys = findings.select(
-        "anomaly_id", "bucket_start", "bucket_end", "recipient_account_id", "principal", "command",
-        "source_ip_address", "error_code",
+        "anomaly_id",
+        "bucket_start",
+        "bucket_end",
+        "recipient_account_id",
+        "principal",
+        "command",
+        "source_ip_address",
+        "error_code",
     )
     shown = events.select(
         "event_time",
@@ -146,7 +151,14 @@ def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
         F.coalesce("error_code", F.lit("")).alias("error_code"),
         F.window("event_time", "1 hour")["start"].alias("bucket_start"),
     )
-    on = ["bucket_start", "recipient_account_id", "principal", "command", "source_ip_address", "error_code"]
+    on = [
+        "bucket_start",
+        "recipient_account_id",
+        "principal",
+        "command",
+        "source_ip_address",
+        "error_code",
+    ]
     return to_first_ids(shown.join(keys, on), "anomaly_id", EVIDENCE_PER_FINDING)
 
 

@@ -16,9 +16,20 @@ _COMMANDS_SHOWN = 50
 # Commands more surprising than this add to the burst (research §9.1).
 _BURST_BITS = 2.0
 _FROM_STRANGEST = (
-    "principal_kind", "geo_status", "place_name", "city_name", "city_geoname_id", "region_iso_code",
-    "region_name", "country_iso_code", "country_name", "latitude", "longitude", "accuracy_radius",
-    "time_zone", "summary",
+    "principal_kind",
+    "geo_status",
+    "place_name",
+    "city_name",
+    "city_geoname_id",
+    "region_iso_code",
+    "region_name",
+    "country_iso_code",
+    "country_name",
+    "latitude",
+    "longitude",
+    "accuracy_radius",
+    "time_zone",
+    "summary",
 )
 
 
@@ -31,7 +42,9 @@ def with_incident_id(findings: DataFrame, gap: timedelta) -> DataFrame:
     order = Window.partitionBy("principal", "place").orderBy("first_time", "anomaly_id")
     before = order.rowsBetween(Window.unboundedPreceding, -1)
     ended = F.max("last_time").over(before)
-    begins = ended.isNull() | (F.col("first_time") > ended + F.make_dt_interval(secs=F.lit(gap.total_seconds())))
+    begins = ended.isNull() | (
+        F.col("first_time") > ended + F.make_dt_interval(secs=F.lit(gap.total_seconds()))
+    )
     chain = Window.partitionBy("principal", "place", "chain").orderBy("first_time", "anomaly_id")
     return (
         findings.drop("incident_id")
@@ -104,11 +117,16 @@ def to_incident_events(incidents: DataFrame, events: DataFrame) -> DataFrame:
     """(incident_id, event_count, first_time, last_time, evidence_event_ids): all events of the
     incident's principal from its addresses in the buckets from its first finding to its last."""
     spans = incidents.select(
-        "incident_id", "principal", "bucket_start", "bucket_end",
+        "incident_id",
+        "principal",
+        "bucket_start",
+        "bucket_end",
         F.explode("source_ip_addresses").alias("source_ip_address"),
     )
     shown = events.select(
-        "event_time", "event_id", "principal",
+        "event_time",
+        "event_id",
+        "principal",
         F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
     )
     within = shown.join(spans, ["principal", "source_ip_address"]).where(

@@ -83,8 +83,18 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         )
         .fillna(
             0,
-            ["value_days_90", "principals_90", "active_days", "new_days", "value_days", "values_seen",
-             "values_once", "org_active_days", "org_new_days", "baseline_days"],
+            [
+                "value_days_90",
+                "principals_90",
+                "active_days",
+                "new_days",
+                "value_days",
+                "values_seen",
+                "values_once",
+                "org_active_days",
+                "org_new_days",
+                "baseline_days",
+            ],
         )
         .withColumn(
             "first_uses",
@@ -92,7 +102,10 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         )
         .withColumn("others", F.col("principals_90") - F.when(F.col("days_90") > 0, 1).otherwise(0))
         .transform(with_rates)
-        .withColumn("prior", prior_of(*map(F.col, ("value_days_90", "value_days", "values_seen", "values_once"))))
+        .withColumn(
+            "prior",
+            prior_of(*map(F.col, ("value_days_90", "value_days", "values_seen", "values_once"))),
+        )
     )
     new = F.col("days_90") == 0
     near = F.coalesce(F.col("nearest_place_km") <= near_km, F.lit(False))
@@ -118,10 +131,23 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         .otherwise(0.0)
     )
     return rows.select(
-        "as_of", "dimension", "principal", "value", "days_90", "others", "value_days_90",
-        "active_days", "new_days", "prior", "rate", "tail",
+        "as_of",
+        "dimension",
+        "principal",
+        "value",
+        "days_90",
+        "others",
+        "value_days_90",
+        "active_days",
+        "new_days",
+        "prior",
+        "rate",
+        "tail",
         F.round(F.greatest(bits, F.lit(0.0)), 6).alias("bits"),
-        "nearest_place", "nearest_place_km", near.alias("near"), "baseline_days",
+        "nearest_place",
+        "nearest_place_km",
+        near.alias("near"),
+        "baseline_days",
     )
 
 

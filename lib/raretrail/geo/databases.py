@@ -143,9 +143,7 @@ def _resolve(path: str, option: str, kind: str, wanted: re.Pattern[str]) -> GeoD
             handle.read(1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise refuse(
-            f"cannot be read ({reason})", f"name a readable mmdb file with {option}"
-        ) from None
+        raise refuse(f"cannot be read ({reason})", f"name a readable mmdb file with {option}") from None
     try:
         # As the lookups will open it: the C extension is strict about how the file ends.
         maxminddb.open_database(str(file)).close()
@@ -203,8 +201,7 @@ def _attribution(database_type: str) -> str:
         return "IP Geolocation by DB-IP, https://db-ip.com"
     if "GeoLite2" in database_type:
         return (
-            "This product includes GeoLite2 data created by MaxMind, "
-            "available from https://www.maxmind.com"
+            "This product includes GeoLite2 data created by MaxMind, available from https://www.maxmind.com"
         )
     if "GeoIP2" in database_type:
         return "GeoIP2 data by MaxMind, https://www.maxmind.com"

@@ -24,9 +24,7 @@ def haversine_km(
     phi_a, phi_b = math.radians(latitude_a), math.radians(latitude_b)
     h = (
         math.sin((phi_b - phi_a) / 2) ** 2
-        + math.cos(phi_a)
-        * math.cos(phi_b)
-        * math.sin(math.radians(longitude_b - longitude_a) / 2) ** 2
+        + math.cos(phi_a) * math.cos(phi_b) * math.sin(math.radians(longitude_b - longitude_a) / 2) ** 2
     )
     # Rounding lifts h above 1 between opposite points.
     return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(h, 1.0)))

@@ -129,9 +129,7 @@ def to_places(
 
     def look_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            table = _located(
-                batch.column(0).to_pylist(), city_path, asn_path, geo_build, located_at
-            )
+            table = _located(batch.column(0).to_pylist(), city_path, asn_path, geo_build, located_at)
             yield from table.to_batches()
 
     return distinct.mapInArrow(look_up, PLACES.spark_schema())

@@ -163,9 +163,7 @@ def _validation_definition(suite_json: str) -> tuple[Any, str]:
                 severity=FailureSeverity(e.severity),
             )
         )
-    definition = gx.ValidationDefinition(
-        name=suite.suite, data=batch, suite=context.suites.add(expectations)
-    )
+    definition = gx.ValidationDefinition(name=suite.suite, data=batch, suite=context.suites.add(expectations))
     return context.validation_definitions.add(definition), gx.__version__
 
 
@@ -221,9 +219,7 @@ def _passed(expectation: Expectation, passed: list[pd.Series], of: int) -> _Outc
     elements = [_whole(row[expectation.name + ELEMENTS]) or 0 for row in passed]
     detail = "as expected"
     if expectation.scope != NO_SCOPE:
-        detail += (
-            f" in {len(passed):,} of {of:,} values of {expectation.scope}; the largest is kept"
-        )
+        detail += f" in {len(passed):,} of {of:,} values of {expectation.scope}; the largest is kept"
     return _Outcome(
         None,
         True,

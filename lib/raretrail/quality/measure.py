@@ -82,9 +82,7 @@ def _measured(df: DataFrame, expectations: list[Expectation]) -> pd.DataFrame:
     from pyspark.sql import functions as F
 
     aggregates = [column for e in expectations for column in _aggregates(e)]
-    names = [
-        name for e in expectations for name in (e.name, e.name + UNEXPECTED, e.name + ELEMENTS)
-    ]
+    names = [name for e in expectations for name in (e.name, e.name + UNEXPECTED, e.name + ELEMENTS)]
     scopes = sorted({e.scope for e in expectations} - {NO_SCOPE})
     whole_wanted = any(e.scope == NO_SCOPE for e in expectations)
 

@@ -47,9 +47,7 @@ def short_principal(principal: str, kind: str | None = None) -> Name:
 
 def where_it_acted(row: Mapping[str, Any], account: str = "") -> str:
     """The accounts of an incident or finding: '966487198478', '966487198478 and 2 more'."""
-    accounts: Sequence[str] = row.get("recipient_account_ids") or [
-        row.get("recipient_account_id") or account
-    ]
+    accounts: Sequence[str] = row.get("recipient_account_ids") or [row.get("recipient_account_id") or account]
     first = account if account in accounts else accounts[0]
     return first if len(accounts) == 1 else f"{first} and {len(accounts) - 1} more"
 

@@ -97,12 +97,8 @@ class Intrusion:
 
     def far_from_victim(self, city: City) -> bool:
         """More than 100 km from everywhere the victim has been."""
-        own = [
-            self.world.atlas.cities[i] for i in self.victim.places if i in self.world.atlas.cities
-        ]
-        return all(
-            city.kilometres(c) > 100 for c in (*own, self.victim.town, self.victim.office.city)
-        )
+        own = [self.world.atlas.cities[i] for i in self.victim.places if i in self.world.atlas.cities]
+        return all(city.kilometres(c) > 100 for c in (*own, self.victim.town, self.victim.office.city))
 
     def unseen(self, city: City) -> bool:
         """Nobody of the organisation has been there or within 60 km."""
@@ -117,11 +113,7 @@ class Intrusion:
         """When the intruder begins: in the victim's hours or in the other half of the day."""
         zone = self.victim.office.city.time_zone
         begin = self.victim.start_hour
-        hour = (
-            begin + 1 + self.rng.random() * 6
-            if self.in_hours
-            else begin + 12 + self.rng.random() * 8
-        )
+        hour = begin + 1 + self.rng.random() * 6 if self.in_hours else begin + 12 + self.rng.random() * 8
         if hour > 23.5:
             hour -= 24
         at = self.world.at(self.day, hour, zone)
@@ -169,8 +161,7 @@ class Intrusion:
         rng = self.rng
         look = rng.sample(RECON, min(max(2, count // 2), len(RECON)))
         rest = [
-            rng.choice(rng.choices((STEAL, PERSIST, HIDE), (5, 3, 2))[0])
-            for _ in range(count - len(look))
+            rng.choice(rng.choices((STEAL, PERSIST, HIDE), (5, 3, 2))[0]) for _ in range(count - len(look))
         ]
         return ["sts:GetCallerIdentity", *look, *rest][: max(1, count)]
 
@@ -360,18 +351,14 @@ def intruder_made_identity(i: Intrusion) -> None:
     at = i.start()
     session, account, at = i.stolen(at)
     name = f"svc-{i.rng.choice(account.pools['word'])}-{i.rng.choice(('sync', 'backup', 'agent'))}"
-    user = User(
-        account.id, name, records.unique_id("AIDA", i.rng, 17), records.unique_id("AKIA", i.rng)
-    )
+    user = User(account.id, name, records.unique_id("AIDA", i.rng, 17), records.unique_id("AKIA", i.rng))
     made = {
         "user": name, "new_user": name, "new_user_id": user.id, "new_key": user.key,
         "policy": "arn:aws:iam::aws:policy/AdministratorAccess",
     }  # fmt: skip
     i.arns[session.arn] = None
     for key in ("iam:CreateUser", "iam:AttachUserPolicy", "iam:CreateAccessKey"):
-        i.world.call(
-            i.rng, session, at, key, i.seat, i.agent, account=account, values=made, note=i.note
-        )
+        i.world.call(i.rng, session, at, key, i.seat, i.agent, account=account, values=made, note=i.note)
         i.calls.append(key)
         at += i.rng.randrange(4, 60)
     if i.return_day is not None and i.rng.random() < 0.8:
@@ -485,9 +472,7 @@ def _label(i: Intrusion) -> dict[str, Any]:
     where = " and ".join(f"{p['city']} ({p['country']}, {p['as_organization']})" for p in places)
     title = i.kind.replace("_", " ").capitalize()
     distinct = list(dict.fromkeys(i.calls))
-    shown = ", ".join(distinct[:3]) + (
-        f" and {len(distinct) - 3} more" if len(distinct) > 3 else ""
-    )
+    shown = ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
     return {
         "id": i.id,
         "kind": i.kind,

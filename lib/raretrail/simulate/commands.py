@@ -247,9 +247,7 @@ def _declare() -> None:
         "Website",
     ):
         _add("r", f"s3:GetBucket{sub}", _bucket(**{sub.lower(): ""}), None, bucket)
-    _add(
-        "r", "s3:GetAccountPublicAccessBlock", {"Host": "$account.s3-control.$region.amazonaws.com"}
-    )
+    _add("r", "s3:GetAccountPublicAccessBlock", {"Host": "$account.s3-control.$region.amazonaws.com"})
     _add("w", "s3:CreateBucket", _bucket(), None, bucket)
     _add("w", "s3:DeleteBucket", _bucket(), None, bucket)
     _add(
@@ -301,9 +299,7 @@ def _declare() -> None:
         _add("r", f"iam:{name}", {"roleName": "$role"})
     for name in ("GetPolicy", "GetPolicyVersion", "ListPolicyVersions", "ListEntitiesForPolicy"):
         _add("r", f"iam:{name}", {"policyArn": "$policy", "versionId": "v1"})
-    _add(
-        "r", "iam:SimulatePrincipalPolicy", {"policySourceArn": "arn:aws:iam::$account:user/$user"}
-    )
+    _add("r", "iam:SimulatePrincipalPolicy", {"policySourceArn": "arn:aws:iam::$account:user/$user"})
     _add("w", "iam:CreateUser", {"userName": "$new_user", "path": "/"}, {"user": made})
     _add("w", "iam:DeleteUser", user)
     _add("w", "iam:CreateAccessKey", user, {"accessKey": {
@@ -350,9 +346,7 @@ def _declare() -> None:
         {"policy": {"policyName": "$word-$hex", "arn": "arn:aws:iam::$account:policy/$word-$hex"}},
     )
     _add("w", "iam:CreatePolicyVersion", {"policyArn": "$policy", "setAsDefault": True})
-    _add(
-        "w", "iam:DeactivateMFADevice", {**user, "serialNumber": "arn:aws:iam::$account:mfa/$user"}
-    )
+    _add("w", "iam:DeactivateMFADevice", {**user, "serialNumber": "arn:aws:iam::$account:mfa/$user"})
     _add("w", "iam:CreateInstanceProfile", {"instanceProfileName": "$word-$hex"})
     _add("w", "iam:TagRole", {"roleName": "$role", "tags": [{"key": "team", "value": "$word"}]})
 
@@ -394,9 +388,7 @@ def _declare() -> None:
         {"command": {"commandId": "$uuid", "status": "Pending"}},
     )
     _add("w", "ssm:PutParameter", {"name": "$parameter", "type": "SecureString"}, {"version": 2})
-    _add(
-        "r", "kms:Decrypt", {"encryptionAlgorithm": "SYMMETRIC_DEFAULT", "keyId": "$kms"}, None, key
-    )
+    _add("r", "kms:Decrypt", {"encryptionAlgorithm": "SYMMETRIC_DEFAULT", "keyId": "$kms"}, None, key)
     _add("r", "kms:GenerateDataKey", {"keyId": "$kms", "keySpec": "AES_256"}, None, key)
     _add("r", "kms:DescribeKey", {"keyId": "$kms"}, None, key)
     _add("r", "kms:ListKeys", {"limit": 100})
@@ -605,9 +597,7 @@ def _declare() -> None:
     _reads("organizations", "ListAccounts", "DescribeOrganization", "ListPolicies", "ListRoots",
            "ListOrganizationalUnitsForParent")  # fmt: skip
     _add("w", "organizations:LeaveOrganization")
-    _reads(
-        "sso", "ListInstances", "ListPermissionSets", "ListAccountAssignments", instanceArn="$word"
-    )
+    _reads("sso", "ListInstances", "ListPermissionSets", "ListAccountAssignments", instanceArn="$word")
     _add("w", "sso:CreateAccountAssignment", {"targetId": "$account", "principalType": "USER"})
     _reads(
         "ce",
@@ -624,12 +614,8 @@ def _declare() -> None:
     _reads("support", "DescribeCases", "DescribeTrustedAdvisorChecks", "DescribeCommunications")
     _add("w", "support:CreateCase", {"subject": "$word"}, {"caseId": "case-$hex"})
     _reads("servicequotas", "ListServiceQuotas", "GetServiceQuota", serviceCode="ec2")
-    _add(
-        "w", "servicequotas:RequestServiceQuotaIncrease", {"serviceCode": "ec2", "desiredValue": 64}
-    )
-    _reads(
-        "route53", "ListHostedZones", "ListResourceRecordSets", "GetHostedZone", hostedZoneId="$hex"
-    )
+    _add("w", "servicequotas:RequestServiceQuotaIncrease", {"serviceCode": "ec2", "desiredValue": 64})
+    _reads("route53", "ListHostedZones", "ListResourceRecordSets", "GetHostedZone", hostedZoneId="$hex")
     _add("w", "route53:ChangeResourceRecordSets", {"hostedZoneId": "$hex"})
     _reads("cloudfront", "ListDistributions", "GetDistribution", id="$hex")
     _add("w", "cloudfront:CreateInvalidation2020_05_31", {"distributionId": "$hex"})
@@ -697,9 +683,7 @@ def _keys(listed: str) -> tuple[str, ...]:
 def _job(
     name: str, share: float, permission_set: str, channels: dict[str, float], head: str, tail: str
 ) -> Job:
-    return Job(
-        name, share, _keys(head), tuple(tail.split()), tuple(channels.items()), permission_set
-    )
+    return Job(name, share, _keys(head), tuple(tail.split()), tuple(channels.items()), permission_set)
 
 
 JOBS: tuple[Job, ...] = (
@@ -716,8 +700,7 @@ JOBS: tuple[Job, ...] = (
         monitoring:DescribeAlarms ssm:GetParameter ec2:DescribeInstances ecr:DescribeImages
         s3:PutObject ecs:UpdateService secretsmanager:GetSecretValue states:ListExecutions
         lambda:Invoke""",
-        "lambda ecs ecr sqs sns states cloudformation apigateway dynamodb codebuild "
-        "codepipeline events ssm",
+        "lambda ecs ecr sqs sns states cloudformation apigateway dynamodb codebuild codepipeline events ssm",
     ),
     _job(
         "admin",
@@ -733,8 +716,7 @@ JOBS: tuple[Job, ...] = (
         ssm:StartSession iam:PutRolePolicy ec2:StopInstances ec2:StartInstances ec2:RunInstances
         iam:CreateRole iam:CreateUser iam:CreateAccessKey kms:DescribeKey
         organizations:ListAccounts""",
-        "ec2 iam rds route53 eks kms acm wafv2 autoscaling elasticloadbalancing s3 backup "
-        "organizations sso",
+        "ec2 iam rds route53 eks kms acm wafv2 autoscaling elasticloadbalancing s3 backup organizations sso",
     ),
     _job(
         "data",
@@ -785,8 +767,7 @@ JOBS: tuple[Job, ...] = (
         s3:GetBucketAcl s3:GetBucketPublicAccessBlock cloudtrail:DescribeTrails
         ec2:DescribeSecurityGroups kms:GetKeyPolicy iam:GenerateCredentialReport
         securityhub:BatchUpdateFindings guardduty:ArchiveFindings sts:GetCallerIdentity""",
-        "guardduty securityhub iam config cloudtrail access-analyzer inspector2 s3 kms "
-        "ec2 organizations",
+        "guardduty securityhub iam config cloudtrail access-analyzer inspector2 s3 kms ec2 organizations",
     ),
 )
 

@@ -35,9 +35,7 @@ def arrange(world: World, people: list[Person]) -> None:
             TROUBLES[kind](world, people, amount)
 
 
-def _some(
-    world: World, kind: str, people: list[Person], per_hundred: float
-) -> tuple[list[Person], Random]:
+def _some(world: World, kind: str, people: list[Person], per_hundred: float) -> tuple[list[Person], Random]:
     """About that many of a hundred people, at least one, and the trouble's stream of chance."""
     rng = world.rng("innocent", kind)
     count = max(1, round(per_hundred * len(people) / 100))
@@ -48,9 +46,7 @@ def _months(world: World) -> float:
     return world.shape.days / 30
 
 
-def _visit(
-    world: World, person: Person, rng: Random, first: int, days: int, city: City, kind: str
-) -> None:
+def _visit(world: World, person: Person, rng: Random, first: int, days: int, city: City, kind: str) -> None:
     note = world.tracked(
         kind, person.name, list(range(first, min(first + days, world.shape.days))),
         f"{person.name} works from {city.label}",
@@ -82,9 +78,7 @@ def newcomers(world: World, people: list[Person], amount: float) -> None:
                 person.town = rng.choice(near)
                 person.habits = replace(person.habits, office=0.05, home=0.8)
         days = list(range(person.joined, min(person.joined + 10, world.shape.days)))
-        world.innocent(
-            "newcomers", person.name, days, f"{person.name} joins, at home in {person.town.label}"
-        )
+        world.innocent("newcomers", person.name, days, f"{person.name} joins, at home in {person.town.label}")
 
 
 @trouble
@@ -140,9 +134,7 @@ def _cadence(world: World, people: list[Person], amount: float, kind: str, every
         command = rng.choice(rare)
         first = rng.randrange(min(every, world.shape.days))
         days = list(range(first, world.shape.days, every))
-        note = world.tracked(
-            kind, person.name, days, f"{person.name} runs {command} every {every} days"
-        )
+        note = world.tracked(kind, person.name, days, f"{person.name} runs {command} every {every} days")
         for day in days:
             moved = day
             while every > 20 and world.date(moved).weekday() >= 5 and moved > 0:
@@ -236,9 +228,7 @@ def new_exits(world: World, people: list[Person], amount: float) -> None:
     """A VPN exit opens in a city where there was none."""
     rng = world.rng("innocent", "new_exits")
     for _ in range(max(1, round(amount * _months(world) / 2))):
-        city = rng.choice(
-            [h for h in world.atlas.hubs if h.kilometres(world.org.offices[0].city) < 2500]
-        )
+        city = rng.choice([h for h in world.atlas.hubs if h.kilometres(world.org.offices[0].city) < 2500])
         lines = world.atlas.of_network(city, rng.choice(world.atlas.vpn_providers))
         since = rng.randrange(world.shape.days // 3, world.shape.days)
         note = world.tracked(
@@ -275,9 +265,7 @@ def mobile_carriers(world: World, people: list[Person], amount: float) -> None:
         ]
         person.mobile_lines = [line for c in cities for line in world.atlas.mobile(c)][:12]
         person.habits = replace(person.habits, mobile=max(person.habits.mobile, 0.12))
-        world.innocent(
-            "mobile_carriers", person.name, [], f"{person.name} often works over a phone"
-        )
+        world.innocent("mobile_carriers", person.name, [], f"{person.name} often works over a phone")
 
 
 @trouble
@@ -298,15 +286,11 @@ def national_carriers(world: World, people: list[Person], amount: float) -> None
             )
 
 
-def _desk(
-    world: World, people: list[Person], kind: str, per_hundred: float, share: float, what: str
-) -> None:
+def _desk(world: World, people: list[Person], kind: str, per_hundred: float, share: float, what: str) -> None:
     settled = [p for p in people if len(p.stays) < 3 and p.desk is None]
     chosen, rng = _some(world, kind, settled or people, per_hundred)
     for person in chosen:
-        region = (
-            world.org.regions[0] if kind == "cloud_desktops" else rng.choice(world.atlas.regions)
-        )
+        region = world.org.regions[0] if kind == "cloud_desktops" else rng.choice(world.atlas.regions)
         line = rng.choice(world.atlas.ec2(region))
         note = world.tracked(kind, person.name, [], f"{person.name} {what} in {region}")
         person.desk = seat_on(line, rng, note)
@@ -356,9 +340,7 @@ def denied_bursts(world: World, people: list[Person], amount: float) -> None:
 @trouble
 def long_tails(world: World, people: list[Person], amount: float) -> None:
     """Everybody runs a one-off now and then (see Person.choose); labelled once."""
-    world.innocent(
-        "long_tails", f"{len(people)} people", [], "one-off commands, sensitive ones among them"
-    )
+    world.innocent("long_tails", f"{len(people)} people", [], "one-off commands, sensitive ones among them")
 
 
 @trouble

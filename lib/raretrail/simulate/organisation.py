@@ -127,9 +127,7 @@ _MAKERS: dict[str, Any] = {
     "new_role": lambda v: f"{v['word']}-service-{v._rng.randrange(100)}",
     "new_role_id": lambda v: unique_id("AROA", v._rng, 17),
     "object": lambda v: f"{v['word']}/2026/{v._rng.randrange(4000):05d}.parquet",
-    "private_ip": lambda v: (
-        f"{v._account.private_block}.{v._rng.randrange(64)}.{v._rng.randrange(4, 250)}"
-    ),
+    "private_ip": lambda v: f"{v._account.private_block}.{v._rng.randrange(64)}.{v._rng.randrange(4, 250)}",
     "elastic_ip": lambda v: v._rng.choice(v._account.elastic),
     "foreign_account": lambda v: f"{v._rng.randrange(10**11, 10**12)}",
     "trust": _trust,
@@ -224,15 +222,11 @@ def found(shape: Shape, atlas: Atlas) -> Organisation:
     regions = [home_region]
     accounts = []
     for i in range(shape.accounts):
-        name = _ACCOUNT_NAMES[i % len(_ACCOUNT_NAMES)] + (
-            f"-{i}" if i >= len(_ACCOUNT_NAMES) else ""
-        )
+        name = _ACCOUNT_NAMES[i % len(_ACCOUNT_NAMES)] + (f"-{i}" if i >= len(_ACCOUNT_NAMES) else "")
         digits = 12 if rng.random() < 0.9 else 11  # an id may begin with zero
         id_ = f"{rng.randrange(10 ** (digits - 1), 10**digits):012d}"
         account = Account(id_, name, home_region, company, rng)
-        account.elastic = [
-            seat_on(rng.choice(atlas.ec2(home_region)), rng).address for _ in range(4)
-        ]
+        account.elastic = [seat_on(rng.choice(atlas.ec2(home_region)), rng).address for _ in range(4)]
         accounts.append(account)
     offices = []
     for city in cities:

@@ -165,9 +165,7 @@ class Person:
     def learn(self, rng: Random) -> None:
         """Form own habits within the job: weights of the head, a tail of one's own."""
         self.weights = list(
-            accumulate(
-                rng.uniform(0.3, 1.7) / (rank + 1) ** 0.9 for rank in range(len(self.job.head))
-            )
+            accumulate(rng.uniform(0.3, 1.7) / (rank + 1) ** 0.9 for rank in range(len(self.job.head)))
         )
         pool = [c for c in of_services(self.job.tail) if c not in self.job.head]
         self.tail = rng.sample(pool, min(len(pool), 22))
@@ -196,15 +194,11 @@ class Person:
         if account.id == self.user.account:
             if console:
                 mistyped = rng.random() < 0.06
-                return world.user_console(
-                    rng, self.user, at, seat, agent, mfa=mfa, fails=mistyped, note=note
-                )
+                return world.user_console(rng, self.user, at, seat, agent, mfa=mfa, fails=mistyped, note=note)
             return records.user_session(self.user)
         role = org.role(account, f"{org.company}-{self.job.name}")
         if console:
-            return world.switch_role(
-                rng, self.user, role, self.name, at, seat, agent, mfa=mfa, note=note
-            )
+            return world.switch_role(rng, self.user, role, self.name, at, seat, agent, mfa=mfa, note=note)
         # The CLI names sessions itself unless told otherwise.
         name = self.name if self.number % 3 else f"botocore-session-{at}"
         return world.assume_role(
@@ -317,9 +311,7 @@ class Person:
             for hour, size in zip(hours, sizes, strict=True):
                 self.task(world, day, rng, world.at(day, hour, zone), size, seat)
             if i == 0:
-                self.duties(
-                    world, day, rng, world.at(day, begin + rng.random() * length, zone), seat
-                )
+                self.duties(world, day, rng, world.at(day, begin + rng.random() * length, zone), seat)
 
     def duties(self, world: World, day: int, rng: Random, at: int, seat: Seat) -> None:
         """What is planned for the day: housekeeping, roll-outs, a burst of refusals."""

@@ -123,9 +123,7 @@ class Atlas:
         self.cloud = Network(*AMAZON, "cloud")
         self._regions: dict[str, list[Line]] = {}
         for region, (id_, name, country, sub, lat, lon, zone, prefixes) in raw["ec2"].items():
-            city = self.cities.get(id_) or City(
-                id_, name, country, sub, lat, lon, zone, "cloud", id_, (), ()
-            )
+            city = self.cities.get(id_) or City(id_, name, country, sub, lat, lon, zone, "cloud", id_, (), ())
             self._regions[region] = [Line(p, self.cloud, country, city) for p in prefixes.split()]
 
     def _network(self, name: str, kind: str) -> Network:

@@ -108,9 +108,7 @@ def user_session(user: User) -> Session:
         "type": "IAMUser", "principalId": user.id, "arn": user.arn, "accountId": user.account,
         "accessKeyId": user.key, "userName": user.name,
     }  # fmt: skip
-    return Session(
-        user.account, user.arn, user.arn, user.key, user.name, text(identity), 0, _FOREVER
-    )
+    return Session(user.account, user.arn, user.arn, user.key, user.name, text(identity), 0, _FOREVER)
 
 
 def user_console_session(user: User, rng: Random, at: int, mfa: bool) -> Session:
@@ -123,9 +121,7 @@ def user_console_session(user: User, rng: Random, at: int, mfa: bool) -> Session
             "attributes": {"creationDate": iso(at), "mfaAuthenticated": str(mfa).lower()}
         },
     }  # fmt: skip
-    return Session(
-        user.account, user.arn, user.arn, key, user.name, text(identity), at, at + 12 * 3600, True
-    )
+    return Session(user.account, user.arn, user.arn, key, user.name, text(identity), at, at + 12 * 3600, True)
 
 
 def role_session(
@@ -165,9 +161,7 @@ def role_session(
     }  # fmt: skip
     if invoked_by:
         identity["invokedBy"] = invoked_by
-    return Session(
-        role.account, arn, role.arn, key, name, text(identity), at, at + hours * 3600, console
-    )
+    return Session(role.account, arn, role.arn, key, name, text(identity), at, at + hours * 3600, console)
 
 
 def bare_session(account: str, identity: dict[str, object], name: str = "") -> Session:
@@ -312,8 +306,7 @@ def record(
         parts.append(
             ',"tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256",'
             if tls_1_3
-            else ',"tlsDetails":{"tlsVersion":"TLSv1.2",'
-            '"cipherSuite":"ECDHE-RSA-AES128-GCM-SHA256",'
+            else ',"tlsDetails":{"tlsVersion":"TLSv1.2","cipherSuite":"ECDHE-RSA-AES128-GCM-SHA256",'
         )
         parts.append(f'"clientProvidedHostHeader":"{host}"}}')
     if console:

@@ -100,9 +100,7 @@ class Function(Robot):
             else:
                 seat = seat_on(rng.choice(lines[:6]), rng)
             for _ in range(rng.randrange(1, 4)):
-                world.call(
-                    rng, session, at, rng.choice(self.commands), seat, _LAMBDA, owner=len(self.name)
-                )
+                world.call(rng, session, at, rng.choice(self.commands), seat, _LAMBDA, owner=len(self.name))
                 at += rng.randrange(0, 3)
 
 
@@ -134,9 +132,7 @@ class Instance(Robot):
                 when = at + rng.randrange(60, 21000)
                 seat = self.seat
                 if self.private and rng.random() < 0.4:
-                    host = (
-                        f"{self.account.private_block}.{rng.randrange(8)}.{rng.randrange(4, 250)}"
-                    )
+                    host = f"{self.account.private_block}.{rng.randrange(8)}.{rng.randrange(4, 250)}"
                     seat = Seat(host, None, None, self.account.vpc_endpoint)
                 world.call(rng, self.session, when, rng.choice(INSTANCE), seat, _NODE, owner=7)
 
@@ -250,13 +246,9 @@ class Services(Robot):
                 world.call(rng, session, at, command, Seat(name, None), name)
         elif kind == "scaling":
             name = "autoscaling.amazonaws.com"
-            role = world.org.role(
-                account, "AWSServiceRoleForAutoScaling", f"/aws-service-role/{name}/"
-            )
+            role = world.org.role(account, "AWSServiceRoleForAutoScaling", f"/aws-service-role/{name}/")
             session = records.role_session(role, "AutoScaling", rng, at, invoked_by=name)
-            command = rng.choice(
-                ("ec2:RunInstances", "ec2:TerminateInstances", "ec2:DescribeInstanceStatus")
-            )
+            command = rng.choice(("ec2:RunInstances", "ec2:TerminateInstances", "ec2:DescribeInstanceStatus"))
             world.call(rng, session, at, command, Seat(name, None), name)
         elif kind == "internal":
             role = world.org.role(account, f"{world.org.company}-automation")
@@ -358,9 +350,7 @@ def install(world: World) -> list[Robot]:
             )
         for name in rng.sample(account.pools["function"], 3):
             commands = tuple(rng.sample(_FUNCTION, 3))
-            robots.append(
-                Function(account, name, 9 * scale, private and rng.random() < 0.3, commands)
-            )
+            robots.append(Function(account, name, 9 * scale, private and rng.random() < 0.3, commands))
         for id_ in account.pools["instance"][:2]:
             role = rng.choice(account.pools["instance_role"])
             robots.append(Instance(account, id_, role, rng.choice(elastic), 12 * scale, private))
@@ -383,11 +373,7 @@ def install(world: World) -> list[Robot]:
         hours = (2.0, 8.0, 14.0, 20.0) if name != "fenwick" else (3.5,)
         chosen = rng.sample(org.accounts, min(2, len(org.accounts)))
         robots.append(
-            Vendor(
-                name, chosen, f"{rng.randrange(10**11, 10**12)}", records.uuid(rng), seats, hours
-            )
+            Vendor(name, chosen, f"{rng.randrange(10**11, 10**12)}", records.uuid(rng), seats, hours)
         )
-        world.innocent(
-            "saas_vendors", name, [], f"{name} collects inventory from {city.label} every day"
-        )
+        world.innocent("saas_vendors", name, [], f"{name} collects inventory from {city.label} every day")
     return robots

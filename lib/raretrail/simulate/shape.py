@@ -101,9 +101,7 @@ class Shape:
         need(5 <= self.slot_minutes <= 60, "slot_minutes must be 5 to 60")
         need(self.hold_minutes >= 0, "hold_minutes must not be negative")
         need(self.naming in NAMINGS, f"naming must be one of {', '.join(NAMINGS)}")
-        need(
-            self.addresses in ADDRESS_PLANS, f"addresses must be one of {', '.join(ADDRESS_PLANS)}"
-        )
+        need(self.addresses in ADDRESS_PLANS, f"addresses must be one of {', '.join(ADDRESS_PLANS)}")
         if isinstance(self.campaigns, tuple):
             unknown = sorted(set(self.campaigns) - set(CAMPAIGN_KINDS))
             need(not unknown, f"no campaign kind {', '.join(unknown)}")

@@ -54,14 +54,10 @@ class Trail:
             if events:
                 self._deliver(*key, events)
                 following = (key[0] + self._slot, *key[1:])
-                if following in self._waiting and (
-                    until is None or following[0] + self._slot <= until
-                ):
+                if following in self._waiting and (until is None or following[0] + self._slot <= until):
                     heappush(due, following)
 
-    def _deliver(
-        self, start: int, account: str, region: str, events: list[tuple[int, str]]
-    ) -> None:
+    def _deliver(self, start: int, account: str, region: str, events: list[tuple[int, str]]) -> None:
         following = (start + self._slot, account, region)
         events.sort()
         if len(events) < self.FEW and start + self._slot - events[0][0] < self._hold:

@@ -34,9 +34,7 @@ def _utc_offset(zone: str, day: date) -> int:
 class World:
     """Shared state of one simulation. Actors get chance from `rng`, and act through `call`."""
 
-    def __init__(
-        self, shape: Shape, atlas: Atlas, organisation: Organisation, trail: Trail
-    ) -> None:
+    def __init__(self, shape: Shape, atlas: Atlas, organisation: Organisation, trail: Trail) -> None:
         self.shape = shape
         self.atlas = atlas
         self.org = organisation
@@ -327,9 +325,7 @@ class World:
             "accountId": user.account, "userName": user.name,
         })  # fmt: skip
         if fails:
-            self.console_login(
-                rng, account, identity, at - 20, seat, agent, mfa=mfa, fails=True, note=note
-            )
+            self.console_login(rng, account, identity, at - 20, seat, agent, mfa=mfa, fails=True, note=note)
         self.console_login(rng, account, identity, at, seat, agent, mfa=mfa, note=note)
         return records.user_console_session(user, rng, at, mfa)
 

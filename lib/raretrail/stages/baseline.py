@@ -198,5 +198,3 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
     for field, table in _SNAPSHOT.items():
         rows = getattr(snapshot, field).withColumn("as_of", F.lit(as_of))
         warehouse.replace(table, rows.withColumn("scope", F.lit(ORGANIZATION)), this_day)
-
-

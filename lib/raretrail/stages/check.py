@@ -48,4 +48,3 @@ def check(
     results = warehouse.spark.createDataFrame(to_results(verdicts), DATA_QUALITY.spark_schema())
     warehouse.append(DATA_QUALITY, results)
     return gate(verdicts)
-

@@ -105,9 +105,7 @@ def ingest(
     """
     if not settings.trail:
         raise UsageError("no trail to read: give --trail PATH or the setting trail")
-    taking = Taking(
-        warehouse, geo, load_rules(settings.conf_file("principals.yml")), settings, run_id, now
-    )
+    taking = Taking(warehouse, geo, load_rules(settings.conf_file("principals.yml")), settings, run_id, now)
     done = Ingested()
     listed = [file for root in settings.trail for file in list_files(warehouse, root, recent)]
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
@@ -127,9 +125,7 @@ def ingest(
     for number, batch in enumerate(batches, start=1):
         days = [day_of_delivery(file.path, file.modified_at) for file in batch]
         read += len(batch)
-        progress(
-            f"batch {number} of {len(batches)}: {len(batch)} files delivered {min(days)} to {max(days)}"
-        )
+        progress(f"batch {number} of {len(batches)}: {len(batch)} files delivered {min(days)} to {max(days)}")
         _take(taking, batch, done)
         progress(f"{read} of {len(logs)} files, {done.counts['events']} events")
     return done
@@ -218,11 +214,17 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
     _write_events(taking, files, verdicts, facts_of_files, replacing=bool(displaced))
     if days:
         write_facts(warehouse, days)
-    rows = [_ledger_row(taking, info[path], facts, verdicts.get(path, {})) for path, facts in facts_of_files.items()]
+    rows = [
+        _ledger_row(taking, info[path], facts, verdicts.get(path, {}))
+        for path, facts in facts_of_files.items()
+    ]
     warehouse.merge(INGEST_FILES, warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema()))
     done.days |= days
     for row in rows:
-        done.add(files=1, **{name: row[name] for name in ("records", "events", "duplicates", "quarantined")})
+        done.add(
+            files=1,
+            **{name: row[name] for name in ("records", "events", "duplicates", "quarantined")},
+        )
         if row["status"] == "unreadable":
             done.add(files_unreadable=1)
 
@@ -260,15 +262,15 @@ def _write_quarantine(
     spark = taking.warehouse.spark
     with_damage = any(_damaged(row, verdicts.get(path, {})) for path, row in facts.items())
     reused = {
-        path: Positions(reused=verdict["reused_at"]) for path, verdict in verdicts.items() if verdict["reused"]
+        path: Positions(reused=verdict["reused_at"])
+        for path, verdict in verdicts.items()
+        if verdict["reused"]
     }
     frames = [census.where("kind = 'quarantined'")] if with_damage else []
     if reused:
         chosen = [info[path] for path in sorted(reused)]
         hashes = {path: facts[path]["content_hash"] for path in reused}
-        frames.append(
-            read_reused(spark, chosen, reused, hashes, taking.rules, taking.read_settings)
-        )
+        frames.append(read_reused(spark, chosen, reused, hashes, taking.rules, taking.read_settings))
     for frame in frames:
         dates = spark.createDataFrame(
             [(path, day_of_delivery(path, file.modified_at)) for path, file in info.items()],
@@ -281,7 +283,7 @@ def _write_quarantine(
 def _damaged(facts: dict[str, Any], verdict: dict[str, Any]) -> int:
     """Pieces of a file that the census set aside."""
     taken = sum(verdict.get(name, 0) for name in ("events", "duplicates", "reused"))
-    return facts["records"] - taken
+    return int(facts["records"]) - taken
 
 
 def _stamped(taking: Taking, rows: DataFrame) -> DataFrame:
@@ -302,7 +304,10 @@ def _set_displaced_aside(taking: Taking, judged: DataFrame, files: Sequence[str]
     aside = (
         rows.join(ledger.select("source_file", "file_date").distinct(), "source_file", "left")
         .withColumn("reason", F.lit("id_reused"))
-        .withColumn("detail", F.lit("a record delivered later has this event id; as stored, not as delivered"))
+        .withColumn(
+            "detail",
+            F.lit("a record delivered later has this event id; as stored, not as delivered"),
+        )
         .withColumn("raw", text)
         .withColumn("raw_bytes", F.octet_length(text))
         .withColumn("file_date", F.coalesce("file_date", "event_date"))
@@ -354,9 +359,7 @@ def _write_events(
         for file in chosen
     }
     hashes = {file.path: facts[file.path]["content_hash"] for file in chosen}
-    decoded = read_events(
-        warehouse.spark, chosen, positions, hashes, taking.rules, taking.read_settings
-    )
+    decoded = read_events(warehouse.spark, chosen, positions, hashes, taking.rules, taking.read_settings)
     places = places_of(warehouse, taking.geo.build).drop("located_at")
     address = F.coalesce("source_ip_address", F.lit(""))
     located = decoded.withColumn("address", address).join(
@@ -397,11 +400,24 @@ def _skip(taking: Taking, files: Sequence[FileInfo]) -> None:
     """Digests, Insights and other services' files are counted without being opened."""
     rows = [
         {
-            **_ledger_row(taking, file, {"status": "skipped", "shape": describe(file.path).kind, "records": 0, "content_hash": "", "detail": "by its folder"}, {}),
+            **_ledger_row(
+                taking,
+                file,
+                {
+                    "status": "skipped",
+                    "shape": describe(file.path).kind,
+                    "records": 0,
+                    "content_hash": "",
+                    "detail": "by its folder",
+                },
+                {},
+            ),
         }
         for file in files
     ]
-    taking.warehouse.merge(INGEST_FILES, taking.warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema()))
+    taking.warehouse.merge(
+        INGEST_FILES, taking.warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema())
+    )
 
 
 def _micros(time: datetime) -> int:

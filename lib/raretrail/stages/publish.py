@@ -33,7 +33,13 @@ class Published:
 
 
 def publish(
-    warehouse: Warehouse, settings: Settings, window: Window, gate: Gate, now: datetime, *, alert: bool
+    warehouse: Warehouse,
+    settings: Settings,
+    window: Window,
+    gate: Gate,
+    now: datetime,
+    *,
+    alert: bool,
 ) -> Published:
     """Merge what is not held. Findings of the window that no longer stand go, unless a scope is held.
 
@@ -50,7 +56,9 @@ def publish(
     published = _as_published(staged, before, quality, now)
     in_window = F.expr(window.holds("bucket_start"))
     untouched = before.where(~in_window | _held(gate)).join(
-        staged.select("principal", "place").union(before.where(in_window).select("principal", "place")).distinct(),
+        staged.select("principal", "place")
+        .union(before.where(in_window).select("principal", "place"))
+        .distinct(),
         ["principal", "place"],
         "left_semi",
     )
@@ -114,9 +122,7 @@ def _publish_incidents(
         .withColumn("quality", F.lit(quality))
     )
     due = F.col("alerted_at").isNull() & (F.col("score") >= settings.alerts.min_score) & F.lit(alert)
-    nth = F.row_number().over(
-        Over.partitionBy(due).orderBy(F.desc("score"), F.desc("bits"), "incident_id")
-    )
+    nth = F.row_number().over(Over.partitionBy(due).orderBy(F.desc("score"), F.desc("bits"), "incident_id"))
     rows = rows.withColumn("due", due).withColumn("nth", nth)
     chosen = F.col("due") & (F.col("nth") <= settings.alerts.max_per_run)
     rows = rows.withColumn("alerted_at", F.when(chosen, F.lit(now)).otherwise(F.col("alerted_at")))

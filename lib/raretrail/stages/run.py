@@ -72,7 +72,8 @@ class Run:
     @property
     def now(self) -> datetime:
         """When the run started, by the real clock."""
-        return self.record["started_at"]
+        started: datetime = self.record["started_at"]
+        return started
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -164,9 +165,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
                 "late_buckets": sorted(window.late),
             }
             if this.warehouse.exists(EVENTS):
-                found = score(
-                    this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses
-                )
+                found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses)
                 this.record["counts"]["findings"] = found
             if "publish" not in steps:
                 this.record["status"] = "staged"
@@ -332,5 +331,3 @@ def _first_line(error: BaseException) -> str:
         return str(error)
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else 'no message'}"
-
-

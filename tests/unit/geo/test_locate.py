@@ -23,9 +23,7 @@ NAMES = [column.name for column in PLACE_COLUMNS]
 EMBEDDED_READER = geoip2.database.Reader(local_path(EMBEDDED), locales=["en"])
 
 
-def locate(
-    address: str | None, city: Path | None = None, asn: Path | None = None
-) -> dict[str, Any]:
+def locate(address: str | None, city: Path | None = None, asn: Path | None = None) -> dict[str, Any]:
     """place_of() as a dict by column; in the embedded database where no other is named."""
     city_reader = geoip2.database.Reader(city, locales=["en"]) if city else EMBEDDED_READER
     asn_reader = geoip2.database.Reader(asn) if asn else None
@@ -70,9 +68,7 @@ def test_service_names(text: str) -> None:
     assert found["network"] is None
 
 
-@pytest.mark.parametrize(
-    "text", ["vpce-0a1b2c3d4e5f", "vpce-1-abc.s3.us-east-1.vpce.amazonaws.com"]
-)
+@pytest.mark.parametrize("text", ["vpce-0a1b2c3d4e5f", "vpce-1-abc.s3.us-east-1.vpce.amazonaws.com"])
 def test_vpc_endpoints(text: str) -> None:
     assert status(text) == "vpc_endpoint"
 

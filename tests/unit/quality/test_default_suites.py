@@ -228,9 +228,7 @@ def failures(spark) -> dict[tuple[str, str, int], list[Verdict]]:
         ]
         scoped = suite.model_copy(
             update={
-                "expectations": [
-                    e.model_copy(update={"scope": "aws_region"}) for e in suite.expectations
-                ]
+                "expectations": [e.model_copy(update={"scope": "aws_region"}) for e in suite.expectations]
             }
         )
         measures = measure(spark.createDataFrame(stacked, schema), scoped)
@@ -322,8 +320,6 @@ def test_one_accounts_fault_holds_that_account_alone(spark) -> None:
 
 
 def test_one_detectors_fault_holds_that_detector_alone(spark) -> None:
-    closed = gate(
-        verdicts_on(spark, "findings", rows("findings", {"detector": "errors", "score": 200.0}))
-    )
+    closed = gate(verdicts_on(spark, "findings", rows("findings", {"detector": "errors", "score": 200.0})))
     assert closed.held_scopes == {("detector", "errors")}
     assert not closed.held_all

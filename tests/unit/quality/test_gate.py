@@ -47,8 +47,7 @@ def test_a_critical_failure_with_scope_holds_that_scope_alone() -> None:
     assert closed.held and not closed.held_all
     assert closed.held_scopes == {("recipient_account_id", "111"), ("detector", "rarity")}
     assert closed.messages == (
-        "The findings of recipient_account_id 111 are held: "
-        "events.e failed: 3 of 9 events. Do that.",
+        "The findings of recipient_account_id 111 are held: events.e failed: 3 of 9 events. Do that.",
         "The findings of detector rarity are held: events.e failed: 3 of 9 events. Do that.",
         "The findings of detector rarity are held: events.f failed.",
     )

@@ -35,9 +35,7 @@ def expectation(**changes: Any) -> dict[str, Any]:
     return entry
 
 
-def verdicts_on(
-    rows: list[Row], errors: dict[str, str] | None = None, **changes: Any
-) -> list[Verdict]:
+def verdicts_on(rows: list[Row], errors: dict[str, str] | None = None, **changes: Any) -> list[Verdict]:
     """Verdicts of a suite of one expectation on (scope, value, measured, unexpected, elements)."""
     names = ["scope_column", "scope_value", "e", "e__unexpected", "e__elements"]
     frame = pd.DataFrame(rows, columns=names).astype({name: "float64" for name in names[2:]})
@@ -191,9 +189,7 @@ def test_great_expectations_is_imported_only_to_judge() -> None:
 
 
 def test_results_are_rows_of_data_quality() -> None:
-    verdicts = verdicts_on(
-        [("detector", "a", 1, 1, 2), ("detector", "b", 0, 0, 2)], scope="detector"
-    )
+    verdicts = verdicts_on([("detector", "a", 1, 1, 2), ("detector", "b", 0, 0, 2)], scope="detector")
     table = to_results(verdicts)
     assert table.schema.equals(DATA_QUALITY.arrow_schema())
     assert table["scope_value"].to_pylist() == ["a", None]

@@ -92,9 +92,7 @@ def test_sql_that_spark_does_not_understand_names_its_expectation(spark) -> None
     frame = spark.createDataFrame(ROWS, SCHEMA)
     fine = {"name": "fine", "count_where": "n > 1"}
     for wrong in ("no_such_column > 1", "n >", "count(n) > 1", "no_such_function(n)"):
-        with pytest.raises(
-            UsageError, match="suite mine, expectation odd: Spark does not"
-        ) as caught:
+        with pytest.raises(UsageError, match="suite mine, expectation odd: Spark does not") as caught:
             measure(frame, suite(fine, {"name": "odd", "count_where": wrong}))
         assert "\n" not in str(caught.value)
 

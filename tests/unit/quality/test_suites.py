@@ -40,9 +40,7 @@ def test_the_suites_shipped_are_sound() -> None:
 def test_a_suite_keeps_what_was_written(tmp_path: Path) -> None:
     (expectation,) = load_suite(write(tmp_path, GOOD)).expectations
     assert expectation.model_dump(exclude_none=True) == GOOD
-    assert kwargs_json(expectation) == (
-        '{"max_value": 0, "type": "expect_column_values_to_be_between"}'
-    )
+    assert kwargs_json(expectation) == ('{"max_value": 0, "type": "expect_column_values_to_be_between"}')
 
 
 @pytest.mark.parametrize(
