@@ -202,7 +202,7 @@ def read_events(trail: Path) -> list[Event]:
             "command", "read_only", "source_ip_address", "agent_family", "error_code",
             "access_key_id", "user_identity_arn", "session_name", "session_created_at",
             "mfa_authenticated", "session_credential_from_console", "event_type",
-            "request_parameters", "response_elements",
+            "request_parameters", "response_elements", "additional_event_data",
         )  # fmt: skip
         for row in zip(*(columns[w] for w in wanted), strict=True):
             event = _event(*row)
@@ -215,18 +215,29 @@ def _event(
     read_only: bool | None, address: str | None, agent: str | None, error: str | None,
     key: str | None, arn: str | None, session: str | None, created: int | None, mfa: bool | None,
     console: bool | None, type_: str | None, request: str | None, response: str | None,
+    more: str | None,
 ) -> Event:  # fmt: skip
     def text(value: str | None) -> str:
         return intern(value or "")
 
     asked = json.loads(request) if request else None
+    factor = mfa if mfa is not None or not more else _second_factor(json.loads(more))
     return Event(
         time // 1_000_000, id_, text(account), text(principal), text(kind), text(command),
         bool(read_only), text(address), text(agent), text(error), text(key), text(arn),
-        text(session), (created or 0) // 1_000_000, -1 if mfa is None else int(mfa),
+        text(session), (created or 0) // 1_000_000, -1 if factor is None else int(factor),
         bool(console), text(type_), named_by(asked),
         made_by(command, account, asked, json.loads(response) if response else None),
     )  # fmt: skip
+
+
+def _second_factor(more: object) -> bool | None:
+    """What a sign-in's additionalEventData says of the second factor."""
+    said = more if isinstance(more, dict) else {}
+    if "MFAUsed" in said:
+        return bool(said["MFAUsed"] == "Yes")
+    kind = said.get("CredentialType")
+    return "," in kind or "TOTP" in kind if isinstance(kind, str) else None
 
 
 # Values of these keys are chosen for the one call and name nothing that stays.

@@ -37,7 +37,7 @@ _BATCH = 2048
 @dataclass(frozen=True)
 class Condition:
     """What a row must meet. `starts` and `has` are about text, case ignored by `has`; `in` takes a
-    sequence; `holds` is about an array that must hold the value."""
+    sequence of texts."""
 
     column: str
     operator: Literal["=", ">=", "<", "<=", "in", "starts", "has"]
@@ -116,7 +116,6 @@ def open_duckdb(location: str) -> Iterator[DuckLook]:
         config={
             "autoinstall_known_extensions": "false",
             "python_enable_replacements": "false",
-            "enable_progress_bar": "false",
         }
     )
     try:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any, TextIO
 
 from rich.cells import cell_len
@@ -170,7 +171,7 @@ def lasting(seconds: float) -> str:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
-    for (unit, size), (next_unit, next_size) in zip(units, units[1:], strict=False):
+    for (unit, size), (next_unit, next_size) in pairwise(units):
         if whole >= size:
             rest = whole % size // next_size
             return f"{whole // size} {unit}" + (f" {rest} {next_unit}" if rest else "")

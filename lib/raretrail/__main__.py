@@ -1,0 +1,5 @@
+"""`python -m raretrail`."""
+
+from raretrail.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,448 @@
+"""The command line over the same functions that `jobs/` call.
+
+Only the standard library is imported here; what a command needs it imports itself, so that help and
+what looks at small tables answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raretrail import __version__
+from raretrail.errors import EXIT_DONE, EXIT_FAILED, RaretrailError, UsageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from raretrail.look import Look
+    from raretrail.settings import Settings
+
+STEPS = {
+    "run": ("ingest", "baseline", "score", "publish"),
+    "ingest": ("ingest",),
+    "baseline": ("baseline",),
+    "score": ("score",),
+    "publish": ("publish",),
+}
+_HELP = {
+    "run": "the scheduled job: every stage over what is new",
+    "ingest": "only take in new files: events, places, facts",
+    "baseline": "only bring the baseline up to the day",
+    "score": "only judge the window into staging",
+    "publish": "only check what is staged and publish it",
+}
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code of `errors`, 130 after Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    debug = arguments.debug or bool(os.environ.get("RARETRAIL_DEBUG"))
+    try:
+        code: int = arguments.command(arguments)
+        return code
+    except RaretrailError as error:
+        print(f"raretrail: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except KeyboardInterrupt:
+        print("raretrail: stopped; run it again and it goes on where it was", file=sys.stderr)
+        return _INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        lines = str(error).strip().splitlines() or ["no message"]
+        hint = "" if debug else "; --debug shows where"
+        print(f"raretrail: failed: {type(error).__name__}: {lines[0][:400]}{hint}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def step_main(step: str, argv: Sequence[str] | None = None) -> int:
+    """What `jobs/<step>.py` calls: the command of that name with the options given."""
+    return main([step, *(sys.argv[1:] if argv is None else argv)])
+
+
+# ----------------------------------------------------------------------------------------- options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="raretrail", description="Finds AWS commands issued from unusual places and by unusual people."
+    )
+    parser.add_argument("--version", action="version", version=f"raretrail {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, function: Callable[[argparse.Namespace], int]) -> Any:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(command=function, name=name)
+        sub.add_argument("--debug", action="store_true", help="print a traceback when something fails")
+        return sub
+
+    for name in STEPS:
+        _add_run_options(command(name, _HELP[name], _run_command))
+
+    demo = command("demo", "simulate a small organisation, run everything, show what was found", _demo)
+    demo.add_argument("--out", default="demo", help="folder for it (default: demo)")
+    demo.add_argument("--seed", type=int, default=7)
+    demo.add_argument("--quiet", action="store_true", help="no progress")
+
+    simulate = command("simulate", "write a simulated trail with labelled intrusions", _simulate)
+    simulate.add_argument("dir", metavar="DIR", help="a new folder")
+    for option, default in (("seed", 7), ("people", 40), ("days", 35), ("judged-days", 14), ("accounts", 4)):
+        simulate.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
+    simulate.add_argument("--campaigns", type=int, help="how many intrusions (default: one per six people)")
+
+    sql = command("sql", "query the tables by their plain names", _sql)
+    sql.add_argument("query")
+    _add_look_options(sql, formats=("text", "csv", "json"))
+
+    incidents = command("incidents", "list incidents, most unusual first", _incidents)
+    _add_look_options(incidents, formats=("text", "json"))
+    incidents.add_argument("--limit", type=int, default=25)
+    incidents.add_argument("--page", type=int, default=1)
+    incidents.add_argument("--min-score", type=float)
+    incidents.add_argument("--principal", help="part of its name")
+    incidents.add_argument("--severity", choices=("low", "medium", "high", "critical"))
+    incidents.add_argument("--since", type=_moment, help="first seen from this day or time (UTC)")
+    incidents.add_argument("--until", type=_moment, help="first seen before this day or time (UTC)")
+
+    show = command("show", "one incident or finding with its evidence", _show)
+    show.add_argument("id", metavar="ID", help="incident_id or anomaly_id, or the start of one")
+    _add_look_options(show, formats=("text", "json"))
+    return parser
+
+
+def _add_run_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--trail", nargs="+", metavar="URI", help="a trail's root, any folder below it, or files"
+    )
+    sub.add_argument("--warehouse", metavar="W", help="directory, URI or catalog.schema")
+    sub.add_argument("--conf", metavar="PATH", help="settings file, or folder laid over conf/")
+    sub.add_argument("--city-db", metavar="MMDB", help="city database (default: the embedded one)")
+    sub.add_argument("--asn-db", metavar="MMDB", help="ASN database (default: none)")
+    sub.add_argument("--as-of", type=_moment, metavar="TIME", help="taken as now (default: now)")
+    sub.add_argument("--from", dest="start", type=_moment, metavar="DATE", help="play history from here")
+    sub.add_argument("--to", dest="end", type=_moment, metavar="DATE", help="to here, exclusive")
+    sub.add_argument("--lookback", metavar="2h", help="buckets judged again by every run")
+    sub.add_argument("--history", metavar="90d", help="older deliveries are left alone")
+    sub.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
+    sub.add_argument("--format", choices=("text", "json"), default="text")
+    sub.add_argument("--quiet", action="store_true", help="no progress")
+    sub.add_argument("--print-settings", action="store_true", help="show the settings and where each is from")
+
+
+def _add_look_options(sub: argparse.ArgumentParser, formats: Sequence[str]) -> None:
+    sub.add_argument("--warehouse", metavar="W", help="directory, URI or catalog.schema")
+    sub.add_argument("--conf", metavar="PATH", help="settings that name the warehouse")
+    sub.add_argument("--engine", choices=("duckdb", "spark"), help="default: duckdb for a local directory")
+    sub.add_argument("--format", choices=tuple(formats), default="text")
+
+
+def _moment(text: str) -> datetime:
+    """A date or time as argparse takes it; without a zone it is UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no date or time: write 2026-02-15 or 2026-02-15T14:30Z"
+        ) from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
+    from raretrail.settings import load_settings
+
+    given = vars(arguments)
+    options: dict[str, Any] = {}
+    for option, (section, key) in {
+        "trail": (None, "trail"),
+        "warehouse": (None, "warehouse"),
+        "city_db": ("geo", "city_db"),
+        "asn_db": ("geo", "asn_db"),
+        "lookback": ("score", "lookback"),
+        "history": ("ingest", "history"),
+        "remote": ("spark", "remote"),
+    }.items():
+        if given.get(option) is not None:
+            (options.setdefault(section, {}) if section else options)[key] = given[option]
+    return load_settings(given.get("conf"), options)
+
+
+# ---------------------------------------------------------------------------------------- commands
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
+    settings, sources = _settings(arguments)
+    if arguments.print_settings:
+        _print_settings(settings, sources)
+        return EXIT_DONE
+    now = datetime.now(UTC)
+    as_of = arguments.as_of or now
+    span = _span(arguments, now)
+    if as_of > now + timedelta(hours=1):
+        raise UsageError(f"--as-of {as_of:%Y-%m-%dT%H:%MZ} lies in the future")
+    from raretrail.stages.run import run
+
+    with _spark(settings) as spark, _progress(arguments.quiet) as progress:
+        ended = run(spark, settings, as_of=as_of, span=span, steps=STEPS[arguments.name], progress=progress)
+    if arguments.format == "json":
+        print(json.dumps(ended.record, default=_plain))
+    else:
+        _tell(ended.record)
+        if settings.warehouse and ended.record["counts"].get("incidents"):
+            print(f"look: raretrail incidents --warehouse {settings.warehouse}")
+    for message in ended.messages:
+        print(f"raretrail: {message}", file=sys.stderr)
+    return ended.exit_code
+
+
+def _span(arguments: argparse.Namespace, now: datetime) -> tuple[datetime, datetime] | None:
+    start, end = arguments.start, arguments.end
+    if start is None and end is None:
+        return None
+    if start is None or end is None:
+        raise UsageError("--from and --to go together")
+    if start >= end:
+        raise UsageError(f"--from {start:%Y-%m-%dT%H:%MZ} is not before --to {end:%Y-%m-%dT%H:%MZ}")
+    if start > now:
+        raise UsageError(f"--from {start:%Y-%m-%dT%H:%MZ} lies in the future")
+    if arguments.as_of:
+        raise UsageError("--as-of is for scheduled runs; playing history takes --from and --to")
+    for name, time in (("--from", start), ("--to", end)):
+        if time.minute or time.second or time.microsecond:
+            raise UsageError(f"{name} must be a full hour: buckets are UTC hours")
+    return start, end
+
+
+def _tell(record: dict[str, Any]) -> None:
+    counts = record["counts"]
+    read = f"{counts.get('files', 0):,} files, {counts.get('records', 0):,} records"
+    taken = ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("events", "duplicates", "quarantined"))
+    if "records" in counts:
+        print(f"read {read}: {taken}")
+    if "published" in counts:
+        line = f"judged {record['window_from']:%Y-%m-%d %H:%M} to {record['window_to']:%Y-%m-%d %H:%M} UTC: "
+        line += f"{counts['published']:,} findings in {counts['incidents']:,} incidents"
+        print(line + (f", {counts['alerts']:,} alerted" if record["mode"] != "history" else ""))
+    total = sum(record["seconds"].values())
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record["seconds"].items())
+    print(f"{record['status']} in {total:.0f} s ({spent}); run {record['run_id']}")
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from raretrail.simulate import Shape, simulate
+
+    shape = Shape(
+        seed=arguments.seed,
+        people=arguments.people,
+        days=arguments.days,
+        judged_days=arguments.judged_days,
+        accounts=arguments.accounts,
+        campaigns=arguments.campaigns,
+    )
+    summary = simulate(Path(arguments.dir), shape)
+    print(
+        f"{arguments.dir}: {summary.files:,} files, {summary.events:,} events, {len(summary.campaigns)} intrusions"
+    )
+    print(f"the trail is {arguments.dir}/trail, what was planted is in {arguments.dir}/labels.json")
+    return EXIT_DONE
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from raretrail.demo import demo
+
+    with _progress(arguments.quiet) as progress:
+        print(demo(Path(arguments.out), arguments.seed, progress), end="")
+    return EXIT_DONE
+
+
+def _sql(arguments: argparse.Namespace) -> int:
+    from raretrail.show.rows import csv_lines, json_lines, rows_table
+    from raretrail.show.text import Screen
+
+    with _look(arguments) as look:
+        result = look.query(arguments.query)
+        if arguments.format == "text":
+            sys.stdout.write(rows_table(result.columns, list(result.rows()), Screen.of(sys.stdout)))
+        else:
+            lines = csv_lines if arguments.format == "csv" else json_lines
+            for line in lines(result.columns, result.rows()):
+                sys.stdout.write(line)
+        sys.stdout.flush()
+    return EXIT_DONE
+
+
+def _incidents(arguments: argparse.Namespace) -> int:
+    from raretrail.look import Condition
+    from raretrail.show.incidents import incidents_table, top_line
+    from raretrail.show.text import Screen, to_json
+    from raretrail.tables import INCIDENTS
+
+    conditions = []
+    for option, column, operator in (
+        ("min_score", "score", ">="),
+        ("principal", "principal", "has"),
+        ("severity", "severity", "="),
+        ("since", "first_time", ">="),
+        ("until", "first_time", "<"),
+    ):
+        if getattr(arguments, option) is not None:
+            conditions.append(Condition(column, operator, getattr(arguments, option)))  # type: ignore[arg-type]
+    if arguments.limit < 1 or arguments.page < 1:
+        raise UsageError("--limit and --page start at 1")
+    first = (arguments.page - 1) * arguments.limit
+    with _look(arguments) as look:
+        total = look.count(INCIDENTS, *conditions)
+        rows = look.rows(
+            INCIDENTS,
+            *conditions,
+            order=(("score", "desc"), ("bits", "desc"), ("incident_id", "asc")),
+            limit=arguments.limit,
+            offset=first,
+        )
+        if arguments.format == "json":
+            for row in rows:
+                print(to_json(row))
+            return EXIT_DONE
+        findings = findings_of(look, [row["incident_id"] for row in rows])
+    if rows:
+        sys.stdout.write(incidents_table(rows, findings, Screen.of(sys.stdout)))
+    more = "; --page 2 shows more" if arguments.page == 1 and total > len(rows) else ""
+    print(top_line(len(rows), first + 1, total, more))
+    return EXIT_DONE
+
+
+def findings_of(look: Look, incident_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The findings of each incident, most surprising first."""
+    from raretrail.look import Condition
+    from raretrail.tables import ANOMALIES
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    if incident_ids:
+        chosen = Condition("incident_id", "in", list(incident_ids))
+        for row in look.rows(ANOMALIES, chosen, order=(("bits", "desc"), ("anomaly_id", "asc"))):
+            found.setdefault(row["incident_id"], []).append(row)
+    return found
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from raretrail.look import Condition
+    from raretrail.show.one import incident_page
+    from raretrail.show.text import Screen, to_json
+    from raretrail.tables import ANOMALIES, EVENTS, INCIDENTS
+
+    with _look(arguments) as look:
+        starts = arguments.id.strip().lower()
+        if not starts:
+            raise UsageError("show takes the id of an incident or finding; `raretrail incidents` lists them")
+        matching = look.rows(INCIDENTS, Condition("incident_id", "starts", starts), limit=2)
+        if not matching:
+            one = look.rows(ANOMALIES, Condition("anomaly_id", "starts", starts), limit=2)
+            ids = {row["incident_id"] for row in one}
+            if len(one) == 1 or len(ids) == 1:
+                matching = look.rows(INCIDENTS, Condition("incident_id", "in", sorted(ids)), limit=2)
+            elif one:
+                matching = one
+        if not matching:
+            raise UsageError(
+                f"no incident or finding starts with {starts!r}; `raretrail incidents` lists them"
+            )
+        if len(matching) > 1:
+            raise UsageError(f"{starts!r} starts more than one id; give more of it")
+        incident = matching[0]
+        findings = findings_of(look, [incident["incident_id"]]).get(incident["incident_id"], [])
+        events = look.rows(
+            EVENTS,
+            Condition("event_date", ">=", incident["first_time"].date()),
+            Condition("event_date", "<=", incident["last_time"].date()),
+            Condition("event_id", "in", list(incident["evidence_event_ids"] or [])),
+            order=(("event_time", "asc"), ("event_id", "asc")),
+        )
+    if arguments.format == "json":
+        print(to_json({"incident": incident, "findings": findings, "events": events}, indent=2))
+    else:
+        sys.stdout.write(incident_page(incident, findings, events, Screen.of(sys.stdout)))
+    return EXIT_DONE
+
+
+# ----------------------------------------------------------------------------------------- helpers
+
+
+@contextmanager
+def _look(arguments: argparse.Namespace) -> Iterator[Look]:
+    from raretrail.look import SparkLook, engine_for, open_duckdb
+
+    settings, _ = _settings(arguments)
+    if not settings.warehouse:
+        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+    if engine_for(settings.warehouse, arguments.engine) == "duckdb":
+        with open_duckdb(settings.warehouse) as look:
+            yield look
+        return
+    from raretrail.warehouse import Warehouse
+
+    with _spark(settings) as spark:
+        yield SparkLook(Warehouse(spark, settings.warehouse))
+
+
+@contextmanager
+def _spark(settings: Settings) -> Iterator[SparkSession]:
+    from raretrail.session import close_session, open_session
+
+    spark = open_session(
+        remote=settings.spark.remote,
+        driver_memory=settings.spark.driver_memory,
+        cores=settings.spark.cores,
+        ui=settings.spark.ui,
+    )
+    try:
+        yield spark
+    finally:
+        close_session(spark)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Tell the stages: a live line on a terminal, a line each with its time in a log."""
+    if quiet:
+        yield lambda text: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False, markup=False)
+        with console.status("starting") as status:
+            yield lambda text: status.update(text)
+    else:
+        yield lambda text: print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def _print_settings(settings: Settings, sources: dict[str, str]) -> None:
+    def walk(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    shown = settings.model_dump(mode="json", exclude={"detectors", "conf_dirs"})
+    for key, value in walk(shown):
+        print(f"{key}: {json.dumps(value)}  # {sources.get(key, 'built in')}")
+    for detector in settings.detectors:
+        state = "on" if detector.enabled else "off"
+        print(f"detectors.{detector.name}: {state}, floor {detector.floor}")
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,166 @@
+"""One incident on one screen: what, who, where, the terms of its score, its findings and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from raretrail.show.names import place_of, short_principal, where_it_acted
+from raretrail.show.reasons import Row, reasons, strangest
+from raretrail.show.text import (
+    SEVERITY_STYLES,
+    Screen,
+    cut,
+    in_utc,
+    inert,
+    lasting,
+    listed,
+    minute,
+    number,
+    render,
+    styled,
+)
+
+_FINDINGS = 12
+_EVENTS = 15
+_BAR = 20
+# Terms, the counts behind them, and what the counts say.
+_TERMS = (
+    ("place", "place_bits", "{principal_place_days} of its {principal_active_days} active days here; {place_principals} others known here"),
+    ("network", "network_bits", "{principal_network_days} days on this network; {network_principals} others on it"),
+    ("tool", "agent_bits", "{principal_agent_days} days with {agent_family}; {agent_principals} others with it"),
+    ("command", "command_bits", "{principal_command_days} days with {command}; {command_principals} others with it"),
+    ("error", "error_bits", "{principal_error_days} days with {error_code}; {error_principals} others with it"),
+    ("place given command", "place_given_command_bits", "{command_place_days} of the command's {command_days} days from here"),
+    ("command given place", "command_given_place_bits", "{command_place_days} of the place's {place_days} days with it"),
+)  # fmt: skip
+
+
+def incident_page(incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen) -> str:
+    """The page of an incident; findings most surprising first, events in order of time."""
+    return render(list(_parts(incident, findings, events, screen)), screen)
+
+
+def _parts(
+    incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen
+) -> Iterator[RenderableType]:
+    severity = incident["severity"]
+    head = Text(f"Incident {inert(incident['incident_id'])}  ")
+    head.append(f"{severity} {number(incident['score'])}", style=SEVERITY_STYLES.get(severity, ""))
+    head.append(f" ({number(incident['bits'])} bits)")
+    yield head
+    yield styled("; ".join(reasons(findings)) or incident["summary"] or "", "bold")
+    yield ""
+    yield _facts(incident, findings)
+    yield ""
+    top = strangest(findings)
+    if top is not None:
+        yield styled("Why: bits of surprise, most of each kind", "bold")
+        yield _terms(findings)
+        yield styled(
+            f"judged by the {top['baseline_days']} days before {top['as_of']}; "
+            f"maturity {number(top['maturity'])}; settings {top['settings_hash']}",
+            "dim",
+        )
+        yield ""
+    yield styled(f"Findings ({len(findings)})", "bold")
+    yield _findings(findings[:_FINDINGS])
+    if len(findings) > _FINDINGS:
+        yield styled(f"and {len(findings) - _FINDINGS} more; --format json has all", "dim")
+    yield ""
+    yield styled(f"Events ({incident['event_count']})", "bold")
+    yield _events(events[:_EVENTS], screen)
+    if (incident["event_count"] or 0) > min(len(events), _EVENTS):
+        yield styled(f"first {min(len(events), _EVENTS)} shown; --format json has up to 1,000", "dim")
+
+
+def _facts(incident: Row, findings: Sequence[Row]) -> Table:
+    name = short_principal(incident["principal"], incident.get("principal_kind"))
+    first, last = in_utc(incident["first_time"]), in_utc(incident["last_time"])
+    keys = sorted({f["access_key_id"] for f in findings if f.get("access_key_id")})
+    agents = sorted({f["user_agent"] for f in findings if f.get("user_agent")})
+    top = strangest(findings, "where_bits") or {}
+    where = place_of(incident)
+    if top.get("nearest_place_km") is not None:
+        where += f", {top['nearest_place_km']:,.0f} km from {top['nearest_place']}"
+    networks = sorted({_network(f) for f in findings if f.get("network")})
+    rows = (
+        ("who", f"{name.short}  {incident['principal']}"),
+        ("account", where_it_acted(incident, name.account)),
+        ("when", f"{minute(first)} to {minute(last)} UTC ({lasting((last - first).total_seconds())})"),
+        ("where", where),
+        ("address", listed(incident["source_ip_addresses"] or [], 4)),
+        ("network", listed(networks, 3)),
+        ("key", listed(keys, 3)),
+        ("tool", listed(agents, 2)),
+        ("found by", listed(incident["detectors"] or [], 6)),
+    )
+    table = Table.grid(padding=(0, 2))
+    for label, text in rows:
+        if text:
+            table.add_row(styled(label, "dim"), styled(inert(text)))
+    return table
+
+
+def _network(finding: Row) -> str:
+    organization = finding.get("as_organization")
+    return f"{finding['network']} {organization}" if organization else str(finding["network"])
+
+
+def _terms(findings: Sequence[Row]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for label, column, counts in _TERMS:
+        row = strangest(findings, column)
+        bits = (row or {}).get(column) or 0.0
+        if row is None or bits <= 0:
+            continue
+        bar = "█" * max(1, round(min(bits, 12) / 12 * _BAR))
+        told = counts.format_map(_Counts(row))
+        table.add_row(
+            styled(label), Text(number(bits), justify="right"), styled(bar, "cyan"), styled(inert(told))
+        )
+    return table
+
+
+class _Counts(dict[str, Any]):
+    """The row's values for a sentence; what is missing counts as none."""
+
+    def __missing__(self, key: str) -> Any:
+        return 0
+
+
+def _findings(findings: Sequence[Row]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("bits", "when", "detector", "command", "events", "error"):
+        table.add_column(title, justify="right" if title in ("bits", "events") else "left", overflow="fold")
+    for row in findings:
+        table.add_row(
+            number(row["bits"]),
+            minute(in_utc(row["bucket_start"])),
+            styled(inert(row["detector"])),
+            styled(inert(row["command"])),
+            str(row["event_count"]),
+            styled(inert(row["error_code"] or "")),
+        )
+    return table
+
+
+def _events(events: Sequence[Row], screen: Screen) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("time", "command", "outcome", "request"):
+        table.add_column(
+            title, overflow="fold" if title != "request" else "ellipsis", no_wrap=title == "time"
+        )
+    room = max(20, screen.width - 70)
+    for row in events:
+        table.add_row(
+            f"{in_utc(row['event_time']):%m-%d %H:%M:%S}",
+            styled(inert(row["command"])),
+            styled(inert(row["error_code"] or "ok")),
+            styled(cut(inert(row["request_parameters"] or ""), room)),
+        )
+    return table

@@ -1,0 +1,64 @@
+"""The rows of a query: as a table, as CSV, as JSON lines. What is printed is inert in all three."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+
+from raretrail.show.text import Screen, in_utc, inert, render, styled, to_json
+
+_WIDEST = 60
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{in_utc(value):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) >= 1e6 else f"{round(value, 4):g}"
+    if isinstance(value, list | dict | tuple):
+        return to_json(value)
+    return str(value)
+
+
+def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], screen: Screen) -> str:
+    """Aligned columns, numbers to the right, and how many rows there were."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        numeric = any(isinstance(row[name], int | float) for row in rows)
+        table.add_column(
+            inert(name), justify="right" if numeric else "left", max_width=_WIDEST, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*[styled(inert(_cell(row[name]))) for name in columns])
+    return render(table, screen) + f"{len(rows):,} row{'' if len(rows) == 1 else 's'}\n"
+
+
+def csv_lines(columns: Sequence[str], rows: Iterator[Mapping[str, Any]]) -> Iterator[str]:
+    """A header and the rows; a text that a spreadsheet would take for a formula gets a quote before."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_harmless(row[name]) for name in columns])
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
+    yield out.getvalue()
+
+
+def _harmless(value: Any) -> str:
+    text = inert(_cell(value))
+    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@") else text
+
+
+def json_lines(columns: Sequence[str], rows: Iterator[Mapping[str, Any]]) -> Iterator[str]:
+    """One JSON object a row."""
+    for row in rows:
+        yield to_json({name: row[name] for name in columns}) + "\n"
