@@ -50,11 +50,7 @@ def incidents(organisation: Organisation, who: Who = principal) -> list[Incident
     for event in organisation.events:
         key = (who(event), organisation.place(event.address, event.day).place)
         chain = last.get(key)
-        if (
-            chain is None
-            or event.at - chain.events[-1].at > GAP
-            or event.at - chain.events[0].at > LONGEST
-        ):
+        if chain is None or event.at - chain.events[-1].at > GAP or event.at - chain.events[0].at > LONGEST:
             chain = last[key] = Incident(*key)
             if event.day >= organisation.judged_from:
                 found.append(chain)
@@ -75,17 +71,12 @@ class Measure:
     missed: Sequence[str]
 
 
-def measure(
-    organisation: Organisation, found: Sequence[Incident], scores: Sequence[float]
-) -> Measure:
+def measure(organisation: Organisation, found: Sequence[Incident], scores: Sequence[float]) -> Measure:
     """How the scores rank the incidents. Ties go by identity and place, which know no campaign."""
     carried = [
-        {organisation.campaign_of[e.id] for e in i.events if e.id in organisation.campaign_of}
-        for i in found
+        {organisation.campaign_of[e.id] for e in i.events if e.id in organisation.campaign_of} for i in found
     ]
-    order = sorted(
-        range(len(found)), key=lambda n: (-scores[n], found[n].who, found[n].place, found[n].day)
-    )
+    order = sorted(range(len(found)), key=lambda n: (-scores[n], found[n].who, found[n].place, found[n].day))
     by_day: dict[int, list[int]] = defaultdict(list)
     for n in order:
         by_day[found[n].day].append(n)
@@ -101,7 +92,7 @@ def measure(
         by_kind[budget] = _by_kind(kind_of, hits)
         cap[budget] = _cap(found, carried, organisation, budget) / len(kind_of)
     best = set().union(*(carried[n] for n in order[:MONTH]))
-    shown = [n for day in organisation.judged for n in by_day.get(day, [])[:BUDGETS[-1]]]
+    shown = [n for day in organisation.judged for n in by_day.get(day, [])[: BUDGETS[-1]]]
     return Measure(
         recall, cap, len(best) / len(kind_of), by_kind, _by_kind(kind_of, best),
         _innocents(organisation, [found[n] for n in shown if not carried[n]], len(shown)),
@@ -139,9 +130,7 @@ def _cap(
     return sum(place(c, set()) for c in sorted(days))
 
 
-def _innocents(
-    organisation: Organisation, shown: Sequence[Incident], of: int
-) -> dict[str, float]:
+def _innocents(organisation: Organisation, shown: Sequence[Incident], of: int) -> dict[str, float]:
     """Share of what was shown that each innocent kind explains; `no trouble` is the rest.
 
     By the label's events where it has any, else by the name and the days it gives. An incident

@@ -254,7 +254,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
     )
     summary = simulate(Path(arguments.dir), shape)
     print(
-        f"{arguments.dir}: {summary.files:,} files, {summary.events:,} events, {len(summary.campaigns)} intrusions"
+        f"{arguments.dir}: {summary.files:,} files, {summary.events:,} events, "
+        f"{len(summary.campaigns)} intrusions"
     )
     print(f"the trail is {arguments.dir}/trail, what was planted is in {arguments.dir}/labels.json")
     return EXIT_DONE
@@ -286,7 +287,7 @@ def _sql(arguments: argparse.Namespace) -> int:
 
 def _incidents(arguments: argparse.Namespace) -> int:
     from raretrail.look import Condition
-    from raretrail.show.incidents import incidents_table, top_line
+    from raretrail.show.incidents import incidents_table, range_line
     from raretrail.show.text import Screen, to_json
     from raretrail.tables import INCIDENTS
 
@@ -320,7 +321,7 @@ def _incidents(arguments: argparse.Namespace) -> int:
     if rows:
         sys.stdout.write(incidents_table(rows, findings, Screen.of(sys.stdout)))
     more = "; --page 2 shows more" if arguments.page == 1 and total > len(rows) else ""
-    print(top_line(len(rows), first + 1, total, more))
+    print(range_line(len(rows), first + 1, total) + more)
     return EXIT_DONE
 
 

@@ -13,7 +13,7 @@ from raretrail.errors import UsageError
 from raretrail.geo.databases import resolve_city_database
 from raretrail.look import open_duckdb
 from raretrail.settings import load_settings
-from raretrail.show.incidents import incidents_table, top_line
+from raretrail.show.incidents import incidents_table, range_line
 from raretrail.show.text import Screen
 from raretrail.simulate import CAMPAIGN_KINDS, Shape, simulate
 from raretrail.tables import INCIDENTS
@@ -85,7 +85,7 @@ def _told(out: Path, warehouse: Path, simulated: Path, counts: dict[str, int], s
         "",
         table.rstrip("\n"),
         "",
-        top_line(len(shown), 1, len(rows)),
+        range_line(len(shown), 1, len(rows)),
         f"{len(found)} of {len(planted)} planted intrusions are among these {len(shown)}, "
         f"{len(anywhere)} in all incidents" + (f"; not shown: {', '.join(missed)}" if missed else ""),
         "",

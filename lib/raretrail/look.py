@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 Engine = Literal["duckdb", "spark"]
 Row = dict[str, Any]
-Value = str | float | date | datetime | Sequence[str]
+Value = Any
 
 _SCHEMA_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 _BATCH = 2048
@@ -166,9 +165,9 @@ class DuckLook:
     def count(self, table: Table, *conditions: Condition) -> int:
         """As `Look.count`."""
         where, values = _duck_where(conditions)
-        found = self._connection.execute(f'SELECT count(*) FROM "{table.name}"{where}', values).fetchone()
-        assert found is not None
-        return int(found[0])
+        # All rows are fetched: a result left open blocks the connection.
+        found = self._connection.execute(f'SELECT count(*) FROM "{table.name}"{where}', values).fetchall()
+        return int(found[0][0])
 
     def query(self, sql: str) -> Result:
         """As `Look.query`; UsageError with DuckDB's words if the query is wrong."""
@@ -177,7 +176,7 @@ class DuckLook:
         try:
             relation = self._connection.sql(sql)
             if relation is None:  # a statement that gives nothing back
-                return Result((), iter(()))
+                return Result((), iter(()))  # type: ignore[unreachable]
             reader = relation.to_arrow_reader(_BATCH)
         except duckdb.Error as error:
             raise _query_error(error) from None
@@ -207,12 +206,13 @@ def _dataset(path: Path) -> Any:
 
 
 def _duck_where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
-    texts, values = [], []
+    texts: list[str] = []
+    values: list[Any] = []
     for condition in conditions:
         column, operator = f'"{condition.column}"', condition.operator
         if operator == "in":
             texts.append(f"{column} IN (SELECT unnest(?::VARCHAR[]))")
-            values.append(list(condition.value))  # type: ignore[arg-type]
+            values.append(list(condition.value))
             continue
         if operator == "starts":
             texts.append(f"starts_with({column}, ?)")
@@ -225,7 +225,8 @@ def _duck_where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
 
 
 def _to_rows(table: pa.Table | pa.RecordBatch) -> list[Row]:
-    return table.to_pylist(maps_as_pydicts="strict")
+    rows: list[Row] = table.to_pylist(maps_as_pydicts="strict")
+    return rows
 
 
 class SparkLook:
@@ -296,14 +297,15 @@ def _spark_where(condition: Condition) -> Column:
 
     column, value = F.col(condition.column), condition.value
     if condition.operator == "in":
-        return column.isin(*value)  # type: ignore[misc]
+        return column.isin(*value)
     if condition.operator == "starts":
-        return column.startswith(value)  # type: ignore[arg-type]
+        return column.startswith(value)
     if condition.operator == "has":
         return F.lower(column).contains(F.lower(F.lit(value)))
-    return {
+    compared: dict[str, Column] = {
         "=": column == value,
         ">=": column >= value,
         "<": column < value,
         "<=": column <= value,
-    }[condition.operator]
+    }
+    return compared[condition.operator]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +15,7 @@ from raretrail.show.text import (
     Screen,
     count,
     cut,
+    cut_head,
     cut_middle,
     in_utc,
     inert,
@@ -25,8 +26,11 @@ from raretrail.show.text import (
 )
 
 ID_LENGTH = 8
-# Below this a table's cells break into shreds.
-_TABLE_FROM = 72
+_SCORE, _WHEN, _EXTRA = 8, 17, 21
+# Below these widths a table's cells break into shreds.
+_TABLE_FROM, _TABLE_WITH_EXTRA_FROM = 72, 94
+
+Extra = tuple[str, Mapping[str, str]]
 
 
 def incidents_table(
@@ -34,44 +38,40 @@ def incidents_table(
     findings: Mapping[str, Sequence[Row]],
     screen: Screen,
     *,
-    extra: tuple[str, Mapping[str, str]] | None = None,
+    extra: Extra | None = None,
 ) -> str:
-    """The incidents in the order given: id, score, when, who, from where, what and why.
+    """The incidents in the order given: score, id, when, who, from where, what and why.
 
     findings holds each incident's findings by incident_id. extra is one more column: its title,
     and its text by incident_id.
     """
-    if screen.width < _TABLE_FROM:
+    if screen.width < (_TABLE_WITH_EXTRA_FROM if extra else _TABLE_FROM):
         return _blocks(incidents, findings, screen, extra)
-    # Fixed: score and when. The rest share what is left.
-    room = screen.width - 9 - 16 - 2 * 4 - (20 if extra else 0)
-    who, place = max(16, room * 29 // 100), max(13, room * 23 // 100)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
-    table.add_column("score", width=8)
-    table.add_column("when (UTC)", width=16)
-    table.add_column("who", width=who)
-    table.add_column("from where", width=place)
-    table.add_column("what and why", ratio=1)
-    if extra:
-        table.add_column(extra[0], width=18)
+    room = screen.width - _SCORE - _WHEN - 6 - (_EXTRA + 2 if extra else 0)
+    who = room * 58 // 100
+    widths = [_SCORE, _WHEN, who, room - who, *([_EXTRA] if extra else [])]
+    titles = ["score", "when (UTC)", "who", "from where", *([extra[0]] if extra else [])]
+    parts: list[RenderableType] = [_grid(widths, [styled(title, "bold") for title in titles]), ""]
     for row in incidents:
         told = findings.get(row["incident_id"], ())
-        cells = [_score(row), _when(row), _who(row, who), _place(row, told, place), _why(row, told)]
+        cells = [_score(row), _when(row), _who(row, widths[2]), _place(row, told, widths[3])]
         if extra:
-            cells.append(styled(extra[1].get(row["incident_id"], "")))
-        table.add_row(*cells)
-    return render(table, screen).rstrip("\n") + "\n"
+            cells.append(styled(extra[1].get(row["incident_id"], ""), "green"))
+        parts.append(_grid(widths, cells))
+        parts.append(_grid([_SCORE, screen.width - _SCORE - 2], [_id(row), _what_and_why(row, told)]))
+        parts.append("")
+    return render(parts[:-1], screen)
 
 
-def top_line(shown: int, first: int, total: int, page_hint: str = "") -> str:
+def range_line(shown: int, first: int, total: int) -> str:
     """Which incidents a table shows: 'incidents 1 to 25 of 340, most unusual first'."""
     if not total:
         return "no incidents"
-    if shown == total:
-        return f"{count(total, 'incident')}, most unusual first"
     if not shown:
         return f"no incidents on this page; there are {total:,}"
-    return f"incidents {first:,} to {first + shown - 1:,} of {total:,}, most unusual first{page_hint}"
+    if shown == total:
+        return f"{count(total, 'incident')}, most unusual first"
+    return f"incidents {first:,} to {first + shown - 1:,} of {total:,}, most unusual first"
 
 
 def short_id(identifier: str) -> str:
@@ -80,56 +80,12 @@ def short_id(identifier: str) -> str:
 
 
 def length_of(row: Row) -> str:
-    """How long an incident lasted: 'at once', '7 min 8 s'."""
+    """How long an incident or finding lasted: '7 min 8 s'; empty for a single moment."""
     first, last = row.get("first_time"), row.get("last_time")
     if first is None or last is None:
         return ""
     seconds = (in_utc(last) - in_utc(first)).total_seconds()
     return lasting(seconds) if seconds >= 1 else ""
-
-
-def _severity(row: Row) -> Text:
-    severity = row.get("severity") or ""
-    return styled(severity, SEVERITY_STYLES.get(severity, ""))
-
-
-def _score(row: Row) -> Text:
-    score = f"{row.get('score') or 0:.1f}"
-    return Text.assemble((score, "bold"), "\n", _severity(row), "\n", (short_id(row["incident_id"]), "cyan"))
-
-
-def _when(row: Row) -> Text:
-    lines = [minute(row.get("first_time"))]
-    if length_of(row):
-        lines.append(f"for {length_of(row)}")
-    lines.append(count(row.get("event_count"), "event"))
-    return _lines(lines)
-
-
-def _who(row: Row, width: int) -> Text:
-    name = short_principal(row["principal"], row.get("principal_kind"))
-    lines = [cut_middle(part, width) for part in _broken(inert(name.short), width)]
-    return _lines([*lines, f"in {where_it_acted(row, name.account)}"])
-
-
-def _broken(name: str, width: int) -> list[str]:
-    """A name over two lines, broken behind a slash, where it does not fit on one."""
-    if len(name) <= width or "/" not in name:
-        return [name]
-    at = name.rfind("/", 0, width)
-    return [name[: at + 1], name[at + 1 :]] if at > 0 else [name]
-
-
-def _place(row: Row, findings: Sequence[Row], width: int) -> Text:
-    addresses = row.get("source_ip_addresses") or []
-    lines = [cut(inert(place_of(row)), width)]
-    if addresses:
-        more = f" +{len(addresses) - 1}" if len(addresses) > 1 else ""
-        lines.append(cut_middle(inert(addresses[0]), width - len(more)) + more)
-    network = network_of(row, findings)
-    if network:
-        lines.append(cut(inert(network), width))
-    return _lines(lines)
 
 
 def network_of(row: Row, findings: Sequence[Row]) -> str:
@@ -144,7 +100,7 @@ def network_of(row: Row, findings: Sequence[Row]) -> str:
 def what_of(row: Row) -> str:
     """The most surprising command, and how many more."""
     commands = row.get("commands") or [row.get("command") or ""]
-    more = f" +{len(commands) - 1}" if len(commands) > 1 else ""
+    more = f" and {len(commands) - 1} more" if len(commands) > 1 else ""
     return inert(commands[0]) + more
 
 
@@ -153,47 +109,91 @@ def why_of(row: Row, findings: Sequence[Row]) -> str:
     return inert("; ".join(reasons(findings)) or row.get("summary") or "")
 
 
-def _why(row: Row, findings: Sequence[Row]) -> Text:
-    return Text.assemble((what_of(row), "bold"), "\n", why_of(row, findings))
+def severity_of(row: Row) -> Text:
+    """The severity in its colour."""
+    severity = row.get("severity") or ""
+    return styled(severity, SEVERITY_STYLES.get(severity, ""))
 
 
-def _lines(lines: Sequence[str]) -> Text:
-    text = Text()
-    for number, line in enumerate(lines):
-        text.append("\n" if number else "")
-        text.append(inert(line), style="dim" if number else "")
+def _grid(widths: Sequence[int], cells: Sequence[Text]) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for width in widths:
+        grid.add_column(width=width, overflow="fold")
+    grid.add_row(*cells)
+    return grid
+
+
+def _score(row: Row) -> Text:
+    return Text.assemble((f"{row.get('score') or 0:.1f}", "bold"), "\n", severity_of(row))
+
+
+def _id(row: Row) -> Text:
+    return styled(short_id(row["incident_id"]), "cyan")
+
+
+def _when(row: Row) -> Text:
+    lasted = length_of(row)
+    events = count(row.get("event_count"), "event") + (f", {_coarse(lasted)}" if lasted else "")
+    return Text.assemble(minute(row.get("first_time")), "\n", (cut(events, _WHEN), "dim"))
+
+
+def _coarse(lasted: str) -> str:
+    """The first unit only."""
+    return " ".join(lasted.split()[:2])
+
+
+def _who(row: Row, width: int) -> Text:
+    name = short_principal(row["principal"], row.get("principal_kind"))
+    account = cut(f"in {inert(where_it_acted(row, name.account))}", width)
+    return Text.assemble(cut_head(inert(name.short), width), "\n", (account, "dim"))
+
+
+def _place(row: Row, findings: Sequence[Row], width: int) -> Text:
+    text = Text(cut(inert(place_of(row)), width))
+    addresses = row.get("source_ip_addresses") or []
+    if addresses:
+        more = f" +{len(addresses) - 1}" if len(addresses) > 1 else ""
+        address = cut_middle(inert(addresses[0]), width - len(more)) + more
+        network = inert(network_of(row, findings))
+        room = width - len(address) - 2
+        if network and room >= 8:
+            address += f", {cut(network, room)}"
+        text.append("\n").append(address, style="dim")
     return text
+
+
+def _what_and_why(row: Row, findings: Sequence[Row]) -> Text:
+    return Text.assemble((what_of(row), "bold"), ": ", why_of(row, findings))
 
 
 def _blocks(
     incidents: Sequence[Row],
     findings: Mapping[str, Sequence[Row]],
     screen: Screen,
-    extra: tuple[str, Mapping[str, str]] | None,
+    extra: Extra | None,
 ) -> str:
-    parts: list[Any] = []
+    parts: list[RenderableType] = []
     for row in incidents:
         told = findings.get(row["incident_id"], ())
         name = short_principal(row["principal"], row.get("principal_kind"))
-        head = Text.assemble(
-            (short_id(row["incident_id"]), "cyan"), f"  {row.get('score') or 0:.1f} ", _severity(row)
-        )
         lasted = length_of(row)
         lines = [
-            f"{minute(row.get('first_time'))} UTC" + (f" for {lasted}" if lasted else ""),
+            f"{minute(row.get('first_time'))} UTC, {count(row.get('event_count'), 'event')}"
+            + (f", {lasted}" if lasted else ""),
             f"{name.short} in {where_it_acted(row, name.account)}",
-            f"from {place_of(row)}: {', '.join(row.get('source_ip_addresses') or [])}",
+            f"from {place_of(row)} ({', '.join(row.get('source_ip_addresses') or [])})",
             what_of(row),
             why_of(row, told),
         ]
         if extra and extra[1].get(row["incident_id"]):
             lines.append(f"{extra[0]}: {extra[1][row['incident_id']]}")
-        parts.append(head)
+        score = f"  {row.get('score') or 0:.1f} "
+        parts.append(Text.assemble(_id(row), (score, "bold"), severity_of(row)))
         for line in lines:
             indented = Table.grid(padding=0)
             indented.add_column(width=2)
-            indented.add_column(ratio=1, overflow="fold")
+            indented.add_column(overflow="fold")
             indented.add_row("", styled(line))
             parts.append(indented)
         parts.append("")
-    return render(parts, screen).rstrip("\n") + "\n" if parts else ""
+    return render(parts[:-1], screen) if parts else ""

@@ -133,6 +133,14 @@ def cut_middle(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
+def cut_head(name: str, width: int) -> str:
+    """Like `cut`, but what stands behind the last slash is kept: the name of a person or role."""
+    tail = name[name.rfind("/") :] if "/" in name else ""
+    if cell_len(name) <= width or not tail or cell_len(tail) + 2 > width:
+        return cut(name, width)
+    return cut(name.removesuffix(tail), width - cell_len(tail)) + tail
+
+
 def styled(text: object, style: str = "") -> Text:
     """Inert text in a style; never markup."""
     return Text(inert(text), style=style)

@@ -282,8 +282,8 @@ def _write_quarantine(
 
 def _damaged(facts: dict[str, Any], verdict: dict[str, Any]) -> int:
     """Pieces of a file that the census set aside."""
-    taken = sum(verdict.get(name, 0) for name in ("events", "duplicates", "reused"))
-    return int(facts["records"]) - taken
+    records: int = facts["records"]
+    return records - sum(int(verdict.get(name, 0)) for name in ("events", "duplicates", "reused"))
 
 
 def _stamped(taking: Taking, rows: DataFrame) -> DataFrame:
