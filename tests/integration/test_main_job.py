@@ -223,7 +223,7 @@ def test_bad_input_holds_its_account_until_it_is_mended(
     warehouse = Warehouse(spark, str(where))
     assert held.exit_code == EXIT_HELD
     assert held.record["held_scopes"] == [f"recipient_account_id={ACCOUNT}"]
-    assert any("not_in_the_future failed: 1" in message for message in held.messages)
+    assert any("not_in_the_future" in message for message in held.messages), held.messages
     assert warehouse.read(ANOMALIES).count() == warehouse.read(INCIDENTS).count() == 0
     assert held.record["counts"]["findings"] > 0
 
