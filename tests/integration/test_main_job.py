@@ -12,12 +12,12 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from factories import ABSENT, record, trail_file
 from raretrail.errors import EXIT_DONE, EXIT_HELD, BusyError
 from raretrail.settings import Settings, load_settings
 from raretrail.stages.run import Ended, run
 from raretrail.tables import ALL, ANOMALIES, BASELINE_COMMAND_PLACE, EVENTS, INCIDENTS, INGEST_FILES, RUNS
 from raretrail.warehouse import Warehouse
-from tests.factories import ABSENT, record, trail_file
 
 ACCOUNT = "111122223333"
 AMSTERDAM, MILAN, BILBAO = "87.210.98.182", "95.251.251.132", "212.142.174.158"
