@@ -73,7 +73,11 @@ def _told(out: Path, warehouse: Path, simulated: Path, counts: dict[str, int], s
         findings = findings_of(look, [row["incident_id"] for row in rows[:TOP]])
     carried = {row["incident_id"]: _carried(row, planted) for row in rows}
     shown = rows[:TOP]
-    column = ("planted", {i: ", ".join(planted[c][0] for c in ids) for i, ids in carried.items()})
+
+    def said(campaign: str) -> str:
+        return str(planted[campaign][0]).replace("_", " ")  # words: a narrow column can break them
+
+    column = ("planted", {i: ", ".join(map(said, ids)) for i, ids in carried.items()})
     table = incidents_table(shown, findings, Screen.of(_stdout()), extra=column)
     found = {c for row in shown for c in carried[row["incident_id"]]}
     anywhere = {c for ids in carried.values() for c in ids}

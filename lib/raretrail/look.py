@@ -137,7 +137,7 @@ class DuckLook:
     def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path, names: Sequence[str]) -> None:
         self._connection = connection
         for name in names:
-            connection.register(name, _dataset(folder / name))
+            _register(connection, name, folder / name)
         for table in tables.ALL:
             if table.name not in names and not table.name.startswith("staged_"):
                 connection.register(table.name, table.arrow_schema().empty_table())
@@ -195,14 +195,40 @@ def _query_error(error: Exception) -> RaretrailError:
     return UsageError(f"the query failed in DuckDB: {str(error).strip()}")
 
 
-def _dataset(path: Path) -> Any:
+def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
+    """Make a Delta table readable under its name.
+
+    DuckDB reads the Parquet files that the log lists. An Arrow dataset would do the same, but the
+    threads it leaves behind a LIMIT hang or crash the process as it ends.
+    """
+    import pyarrow as pa
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
     try:
-        return DeltaTable(str(path)).to_pyarrow_dataset()
+        table = DeltaTable(str(path))
+        features = table.protocol().reader_features or []
+        files, schema = table.file_uris(), table.schema()
     except DeltaError as error:
         raise RaretrailError(f"{path}: delta-rs cannot read it ({error}); `--engine spark` may") from None
+    if features:
+        raise RaretrailError(f"{path}: has {', '.join(features)}, which only `--engine spark` reads")
+    if not files:
+        connection.register(name, pa.schema(schema.to_arrow()).empty_table())
+        return
+    # delta-rs writes some of a path as %xx, and DuckDB takes each for a pattern.
+    there = [file if Path(file).exists() else unquote(file) for file in files]
+    literal = [re.sub(r"([*?\[])", r"[\1]", file) for file in there]
+    read = connection.read_parquet(literal, hive_partitioning=True, union_by_name=True)
+    partitions = table.metadata().partition_columns
+    columns = []
+    for field in schema.fields:
+        column = '"' + field.name.replace('"', '""') + '"'
+        if field.name in partitions and '"date"' in str(field.type):
+            columns.append(f"CAST({column} AS DATE) AS {column}")
+        elif field.name in read.columns:
+            columns.append(column)
+    read.project(", ".join(columns)).create_view(name)
 
 
 def _duck_where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:

@@ -166,7 +166,7 @@ def spark_home() -> Path:
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise UsageError("Spark is not installed here: pip install 'raretrail[spark]'")
-    folder = Path(spec.origin).parent
+    package = Path(spec.origin).parent
     from pyspark.version import __version__ as version
 
     if not version.startswith(f"{SPARK_SERIES}."):
@@ -174,14 +174,15 @@ def spark_home() -> Path:
             f"local sessions need Spark {SPARK_SERIES}, and pyspark {version} is installed: "
             "pip install 'raretrail[spark]', or start the job with that Spark's spark-submit"
         )
-    if not (folder / "jars").is_dir():  # pyspark as it lies in a Spark distribution
-        folder = folder.parent.parent
-    if not (folder / "jars").is_dir():
-        raise UsageError(
-            f"the pyspark in {spec.origin} has no jars (databricks-connect?): "
-            "pip install 'raretrail[spark]', or name a Connect server in SPARK_REMOTE"
-        )
-    return folder
+    # Its own, or those of the distribution it lies in as python/pyspark or, under spark-submit, as
+    # python/lib/pyspark.zip/pyspark.
+    for folder in (package, *package.parents[1:4]):
+        if (folder / "jars").is_dir():
+            return folder
+    raise UsageError(
+        f"the pyspark in {spec.origin} has no jars (databricks-connect?): "
+        "pip install 'raretrail[spark]', or name a Connect server in SPARK_REMOTE"
+    )
 
 
 def delta_jars() -> list[Path]:

@@ -31,12 +31,16 @@ _DELTA = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
 
+# Delta writes what Spark's Parquet writer does; INT96 has no statistics and no future.
+_WRITING = {"spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}
+
 # What every session must have, whoever opened it.
 _REQUIRED = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 
 # C1 and the serial collector more than halve a small run, which is mostly start-up and compiling.
 _JVM_FLAGS = {
-    "small": ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"],
+    # With C1 alone the code cache is 48 MB, which a run fills; then nothing is compiled any more.
+    "small": ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=192m", "-XX:+UseSerialGC"],
     "large": ["-XX:+UseParallelGC"],
 }
 
@@ -236,14 +240,38 @@ def _open_submitted(settings: SessionSettings) -> SparkSession:
     SparkContext._ensure_initialized()
     given = SparkConf()
     builder = _builder(settings)
-    for name, value in {**_REQUIRED, **_DELTA}.items():
+    jars = _add_delta(SparkContext._jvm)
+    if jars:
+        together = ",".join([*filter(None, [given.get("spark.jars", "")]), *map(str, jars)])
+        builder = builder.config("spark.jars", together)
+    here = given.get("spark.master", "local").startswith("local")
+    for name, value in {**_REQUIRED, **_DELTA, **_WRITING, **(_small() if here else {})}.items():
         if not given.contains(name):
             builder = builder.config(name, value)
     for name, value in settings.conf.items():
         builder = builder.config(name, value)
-    if given.get("spark.master", "local").startswith("local"):
+    if here:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     return builder.getOrCreate()
+
+
+def _add_delta(jvm: Any) -> list[Path]:
+    """Delta's jars, laid on the class path of a JVM that lacks them; none where it has Delta."""
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    try:
+        loader.loadClass(_DELTA["spark.sql.extensions"])
+        return []
+    except Exception:  # ClassNotFoundException, by way of py4j
+        jars = runtime.delta_jars()
+    try:
+        for jar in jars:
+            loader.addURL(jvm.java.net.URL(jar.as_uri()))
+    except Exception as error:
+        raise UsageError(
+            "this Spark comes without Delta Lake: give spark-submit "
+            f"--jars {','.join(map(str, jars))}, or the packages of your own mirror"
+        ) from error
+    return jars
 
 
 def _require(spark: SparkSession) -> None:
@@ -337,17 +365,25 @@ def local_conf(
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        # Delta writes what Spark's Parquet writer does; INT96 has no statistics and no future.
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        # The defaults are for clusters: 200 and 50 tasks of nothing cost seconds each time.
+        **_WRITING,
         "spark.sql.shuffle.partitions": str(_cores(settings.cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
     }
     if settings.size == "small":
-        # Compiling each plan, and planning it again between stages, costs more than small data gain.
-        conf["spark.sql.codegen.wholeStage"] = "false"
-        conf["spark.sql.adaptive.enabled"] = "false"
+        conf |= _small(settings.cores)
     return {**conf, **settings.conf}
+
+
+def _small(cores: str = "*") -> dict[str, str]:
+    """What makes runs of seconds to minutes on one machine quick."""
+    return {
+        # The defaults are for clusters: 200 and 50 tasks of nothing cost seconds each time.
+        "spark.sql.shuffle.partitions": str(_cores(cores)),
+        "spark.databricks.delta.snapshotPartitions": "1",
+        # Compiling each plan, and planning it again between stages, costs more than small data gain.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.adaptive.enabled": "false",
+    }
 
 
 def _folder(path: Path) -> Path:

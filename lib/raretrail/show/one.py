@@ -100,6 +100,8 @@ def _facts(incident: Row, findings: Sequence[Row]) -> Table:
         ("found by", listed(incident["detectors"] or [], 6)),
     )
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for label, text in rows:
         if text:
             table.add_row(styled(label, "dim"), styled(inert(text)))

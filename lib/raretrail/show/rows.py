@@ -6,13 +6,17 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from raretrail.show.text import Screen, in_utc, inert, render, styled, to_json
 
 _WIDEST = 60
+# With less room a column breaks into shreds; rows are shown a field a line instead.
+_NARROWEST = 8
 
 
 def _cell(value: Any) -> str:
@@ -28,16 +32,41 @@ def _cell(value: Any) -> str:
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], screen: Screen) -> str:
-    """Aligned columns, numbers to the right, and how many rows there were."""
+    """Aligned columns, numbers to the right, and how many rows there were.
+
+    Rows with too many columns for the screen are shown a field a line, empty fields left out.
+    """
+    if len(columns) * (_NARROWEST + 1) > screen.width + 1:
+        shown = render(list(_records(columns, rows)), screen) if rows else ""
+    else:
+        shown = render(_aligned(columns, rows), screen)
+    return shown + f"{len(rows):,} row{'' if len(rows) == 1 else 's'}\n"
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        numeric = any(isinstance(row[name], int | float) for row in rows)
-        table.add_column(
-            inert(name), justify="right" if numeric else "left", max_width=_WIDEST, overflow="fold"
-        )
+        values = [row[name] for row in rows if row[name] is not None]
+        numeric = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(styled(name), justify=justify, max_width=_WIDEST, overflow="fold")
     for row in rows:
-        table.add_row(*[styled(inert(_cell(row[name]))) for name in columns])
-    return render(table, screen) + f"{len(rows):,} row{'' if len(rows) == 1 else 's'}\n"
+        table.add_row(*[styled(_cell(row[name])) for name in columns])
+    return table
+
+
+def _records(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    label = max(map(len, columns))
+    for number, row in enumerate(rows, start=1):
+        yield Text(f"row {number:,}", style="bold")
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=label)
+        table.add_column(overflow="fold")
+        for name in columns:
+            text = _cell(row[name])
+            if text:
+                table.add_row(styled(name, "dim"), styled(text))
+        yield table
 
 
 def csv_lines(columns: Sequence[str], rows: Iterator[Mapping[str, Any]]) -> Iterator[str]:

@@ -138,6 +138,8 @@ def cut_head(name: str, width: int) -> str:
     tail = name[name.rfind("/") :] if "/" in name else ""
     if cell_len(name) <= width or not tail or cell_len(tail) + 2 > width:
         return cut(name, width)
+    if width - cell_len(tail) < 5:
+        return "…" + tail
     return cut(name.removesuffix(tail), width - cell_len(tail)) + tail
 
 
