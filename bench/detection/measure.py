@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 from .organisations import Event, Organisation
 
@@ -143,7 +144,7 @@ def _innocents(organisation: Organisation, shown: Sequence[Incident], of: int) -
             by_event.update(dict.fromkeys(label["event_ids"], label["kind"]))
         elif label["who"]:
             by_name[label["who"]].append((label["kind"], frozenset(map(_day, label["days"]))))
-    share: Counter[str] = Counter()
+    share: dict[str, float] = defaultdict(float)
     for incident in shown:
         kinds = {by_event[e.id] for e in incident.events if e.id in by_event}
         if not kinds:
@@ -152,10 +153,8 @@ def _innocents(organisation: Organisation, shown: Sequence[Incident], of: int) -
                     kinds |= {k for k, days in labels if not days or incident.day in days}
         for kind in kinds or {"no trouble"}:
             share[kind] += 1 / len(kinds or {1})
-    return {kind: count / max(of, 1) for kind, count in share.most_common()}
+    return {kind: count / max(of, 1) for kind, count in sorted(share.items())}
 
 
 def _day(text: str) -> int:
-    from datetime import date
-
     return (date.fromisoformat(text) - date(1970, 1, 1)).days

@@ -1,0 +1,106 @@
+"""Print the table: scorer by budget and kind, over organisations no constant was chosen on.
+
+    python -m detection --cache DIR [--seeds reporting|choosing|N,N] [--people N] [--days N]
+                        [--judged N] [--no-asn] [--scorer MODULE:FUNCTION ...]
+
+Run from bench/. FUNCTION takes an organisation and returns (incidents, scores), higher worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from .measure import BUDGETS, Incident, Measure, incidents, measure, principal
+from .organisations import Organisation, organisations, shapes
+from .reference import reference_scores
+
+Scorer = Callable[[Organisation], tuple[Sequence[Incident], Sequence[float]]]
+
+SEEDS = {"choosing": (1, 2, 3, 4, 5, 6), "reporting": (21, 22, 23, 24, 25, 26, 27)}
+# Which of max and sum serves each reference scorer best, found on the choosing seeds.
+BEST = {
+    "Elastic's form": "elastic sum",
+    "pair never seen": "pair sum",
+    "city given command": "place_command sum",
+    "sum of four surprisals": "four max",
+}
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(prog="detection", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True, help="where organisations are kept")
+    parser.add_argument("--seeds", default="reporting")
+    parser.add_argument("--people", type=int, default=160)
+    parser.add_argument("--days", type=int, default=90)
+    parser.add_argument("--judged", type=int, default=30)
+    parser.add_argument("--no-asn", action="store_true", help="as without an ASN database")
+    parser.add_argument("--scorer", action="append", default=[], metavar="MODULE:FUNCTION")
+    options = parser.parse_args()
+    seeds = SEEDS.get(options.seeds) or [int(s) for s in options.seeds.split(",")]
+    options.cache.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        replace(s, people=options.people, days=options.days, judged_days=options.judged)
+        for s in shapes(seeds)
+    ]
+    ours = {name: _scorer(name) for name in options.scorer}
+    measures: dict[str, list[Measure]] = defaultdict(list)
+    for organisation in organisations(options.cache, wanted):
+        seen = organisation.without_networks() if options.no_asn else organisation
+        found = incidents(seen)
+        scores = reference_scores(seen, found, principal)
+        for name, key in BEST.items():
+            measures[name].append(measure(seen, found, scores[key]))
+        for name, scorer in ours.items():
+            measures[name].append(measure(seen, *scorer(seen)))
+    print(table(measures))
+
+
+def _scorer(name: str) -> Scorer:
+    module, _, function = name.partition(":")
+    found: Scorer = getattr(import_module(module), function)
+    return found
+
+
+def table(measures: dict[str, list[Measure]]) -> str:
+    """The measures as Markdown: averages, then kinds at the first budget, then innocent shares."""
+    first = next(iter(measures.values()))
+    count = len(first)
+    caps = ", ".join(f"{sum(m.cap[b] for m in first) / count:.2f}" for b in BUDGETS)
+    lines = [
+        f"{count} organisations; counting alone allows {caps}.",
+        "",
+        "| scorer | " + " | ".join(f"recall @{b}" for b in BUDGETS) + " | G@30 | lowest @1 |",
+        "|---|" + "---|" * (len(BUDGETS) + 2),
+    ]
+    for name, each in measures.items():
+        figures = [sum(m.recall[b] for m in each) / count for b in BUDGETS]
+        figures += [sum(m.month for m in each) / count, min(m.recall[1] for m in each)]
+        lines.append(f"| {name} | " + " | ".join(f"{x:.3f}" for x in figures) + " |")
+    kinds = sorted({kind for m in first for kind in m.by_kind[1]})
+    lines += ["", "| kind @1 | " + " | ".join(measures) + " |", "|---|" + "---|" * len(measures)]
+    for kind in kinds:
+        cells = []
+        for each in measures.values():
+            got = [m.by_kind[1].get(kind, (0, 0)) for m in each]
+            cells.append(f"{sum(g for g, _ in got)}/{sum(n for _, n in got)}")
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines += ["", f"Innocent kinds' share of the {BUDGETS[-1]} incidents a day shown:", ""]
+    for name, each in measures.items():
+        share: dict[str, float] = defaultdict(float)
+        for m in each:
+            for kind, part in m.shown.items():
+                share[kind] += part / count
+        largest = sorted(share.items(), key=lambda item: -item[1])[:8]
+        shown = ", ".join(f"{kind} {part:.2f}" for kind, part in largest)
+        lines.append(f"- {name}: {shown}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
