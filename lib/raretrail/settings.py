@@ -163,8 +163,12 @@ class Settings(Model):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of what decides results; where things lie and how Spark runs is left out."""
+        """Hash of what decides results, the files of conf among it; where things lie and how Spark
+        runs is left out."""
         tree = self.model_dump(mode="json", exclude={"trail", "warehouse", "spark", "conf_dirs"})
+        tree["files"] = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._deciding_files()
+        }
         text = json.dumps(tree, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -175,6 +179,12 @@ class Settings(Model):
             if candidate.exists():
                 return candidate
         raise UsageError(f"conf has no {relative}; looked in {self.conf_dirs} and the defaults")
+
+    def _deciding_files(self) -> list[Path]:
+        """The files of conf that decide results beside the settings: expectations, principals."""
+        layered = [path for folder in self.conf_folders("expectations") for path in folder.glob("*.yml")]
+        uppermost = {path.name: path for path in layered}
+        return [*sorted(uppermost.values()), self.conf_file("principals.yml")]
 
     def conf_folders(self, name: str) -> list[Path]:
         """The folders `name` of all layers of conf that have one, defaults first."""

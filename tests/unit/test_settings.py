@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raretrail.errors import UsageError
+from raretrail.settings import load_settings
+
+
+def folder(path: Path, **files: str) -> Path:
+    for name, text in files.items():
+        target = path / name.replace("__", "/").replace("_yml", ".yml")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    return path
+
+
+def test_unknown_keys_are_refused_with_their_place(tmp_path: Path) -> None:
+    conf = folder(tmp_path, settings_yml="score:\n  lookbak: 2h\n")
+    with pytest.raises(UsageError, match="lookbak"):
+        load_settings(conf=str(conf))
+
+
+def test_hash_is_the_same_wherever_trail_and_warehouse_lie() -> None:
+    one, _ = load_settings(options={"trail": ["a"], "warehouse": "b"})
+    other, _ = load_settings(options={"trail": ["c"], "warehouse": "d"})
+    assert one.hash == other.hash
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("principals_yml", "rules: []\n"),
+        ("expectations__events_yml", "suite: events\nexpectations: []\n"),
+        ("settings_yml", "score:\n  lookback: 3h\n"),
+    ],
+)
+def test_hash_moves_with_every_file_that_decides_results(tmp_path: Path, name: str, text: str) -> None:
+    usual, _ = load_settings()
+    changed, _ = load_settings(conf=str(folder(tmp_path, **{name: text})))
+    assert usual.hash != changed.hash
