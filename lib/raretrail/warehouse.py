@@ -165,13 +165,14 @@ class Warehouse:
             source=conform(rows, table),
         ).collect()
 
-    def remove(self, table: Table, rows: DataFrame) -> None:
-        """Delete what rows name; they have some or all of the table's key columns."""
+    def remove(self, table: Table, rows: DataFrame, on: Sequence[str] | None = None) -> None:
+        """Delete what rows name, by the columns `on`: by default the key columns they have."""
         if not self.exists(table):
             return
-        on = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in table.key if key in rows.columns)
+        names = on or [key for key in table.key if key in rows.columns]
+        same = " AND ".join(f"t.`{name}` <=> s.`{name}`" for name in names)
         self.spark.sql(
-            f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {on} WHEN MATCHED THEN DELETE",
+            f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {same} WHEN MATCHED THEN DELETE",
             source=rows,
         ).collect()
 

@@ -16,7 +16,17 @@ from factories import ABSENT, record, trail_file
 from raretrail.errors import EXIT_DONE, EXIT_HELD, BusyError
 from raretrail.settings import Settings, load_settings
 from raretrail.stages.run import Ended, run
-from raretrail.tables import ALL, ANOMALIES, BASELINE_COMMAND_PLACE, EVENTS, INCIDENTS, INGEST_FILES, RUNS
+from raretrail.tables import (
+    ALL,
+    ANOMALIES,
+    BASELINE_COMMAND_PLACE,
+    EVENTS,
+    INCIDENTS,
+    INGEST_FILES,
+    PRESENCE_DAILY,
+    QUARANTINE,
+    RUNS,
+)
 from raretrail.warehouse import Warehouse
 
 ACCOUNT = "111122223333"
@@ -183,6 +193,49 @@ def test_a_scheduled_run_by_the_stored_snapshot_finds_the_same(
     assert (
         ended.record["counts"]["alerts"] == warehouse.read(INCIDENTS).where("alerted_at IS NOT NULL").count()
     )
+
+
+@pytest.mark.slow
+def test_a_copy_that_comes_weeks_later_is_found_by_night(spark: SparkSession, tmp_path: Path) -> None:
+    """One id twice with one content and another id with two, each three weeks apart."""
+    settings = _settings(tmp_path / "trail", tmp_path / "w")
+    noon = _midnight(FIRST) + timedelta(hours=12)
+    later = noon + timedelta(days=21)
+
+    def named(event_id: str, command: str, at: datetime) -> dict[str, Any]:
+        return _record("ana", command, AMSTERDAM, at, eventID=event_id)
+
+    def take(name: str, at: datetime, now: datetime, records: list[dict[str, Any]]) -> None:
+        _deliver(tmp_path / "trail", at.date(), name, records)
+        ended = run(spark, settings, as_of=at + timedelta(hours=1), steps=("ingest",), clock=lambda: now)
+        assert ended.exit_code == EXIT_DONE
+
+    same = named("id-same", "iam:GetUser", noon)
+    take("a", noon, noon, [same, named("id-other", "iam:GetUser", noon), named("x", "iam:GetUser", noon)])
+    take("b", later, noon + timedelta(hours=1), [same, named("id-other", "iam:GetRole", later)])
+    warehouse = Warehouse(spark, str(tmp_path / "w"))
+    take("c", later, noon + timedelta(hours=30), [named("y", "iam:GetUser", later)])
+
+    ids = sorted(row.event_id for row in warehouse.read(EVENTS).collect())
+    assert ids == ["id-other", "id-same", "x", "y"]
+    assert [row.reason for row in warehouse.read(QUARANTINE).collect()] == ["id_reused"]
+    rows = warehouse.read(INGEST_FILES).collect()
+    assert all(row.records == row.events + row.duplicates + row.quarantined for row in rows)
+    assert sum(row.events for row in rows) == 4
+    facts = warehouse.read(PRESENCE_DAILY).agg(F.sum("event_count")).collect()
+    assert facts[0][0] == 4
+
+
+@pytest.mark.slow
+def test_a_scheduled_run_with_nothing_new_judges_nothing(
+    spark: SparkSession, trail: Path, played: tuple[Warehouse, Ended]
+) -> None:
+    settings = _settings(trail, Path(played[0].location))
+    before = played[0].read(ANOMALIES).count()
+    ended = run(spark, settings, as_of=_midnight(JUDGED) + timedelta(days=3))
+    assert ended.record["counts"]["findings"] == 0
+    assert "score" in ended.record["seconds"] and "publish" not in ended.record["seconds"]
+    assert played[0].read(ANOMALIES).count() == before
 
 
 @pytest.mark.slow

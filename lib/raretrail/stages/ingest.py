@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from pyspark.sql import DataFrame
+from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
 from raretrail.baseline.facts import (
@@ -54,7 +55,8 @@ _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
     (HOUR_DAILY, to_hour_daily),
     (ERROR_QUARTER_HOUR, to_error_quarter_hour),
 )
-# A batch this small is known to the driver already; staging it would only cost a commit.
+# What names one stored record, whatever its id.
+_RECORD = (*KEY, "source_file", "source_position")
 _PROGRESS = Callable[[str], None]
 
 
@@ -96,12 +98,14 @@ def ingest(
     since: date | None,
     until: date | None,
     recent: Collection[date] | None,
+    settled: datetime | None = None,
     progress: _PROGRESS,
 ) -> Ingested:
     """Take in every file of the trail that is new or has changed.
 
     Files delivered before `since`, or on or after `until`, are left. recent limits the listing to
-    these day folders; None lists everything. UsageError when there is no trail to read.
+    these day folders; None lists everything. With settled, what was taken in since then is compared
+    with all events once more (see `settle_copies`). UsageError when there is no trail to read.
     """
     if not settings.trail:
         raise UsageError("no trail to read: give --trail PATH or the setting trail")
@@ -128,6 +132,8 @@ def ingest(
         progress(f"batch {number} of {len(batches)}: {len(batch)} files delivered {min(days)} to {max(days)}")
         _take(taking, batch, done)
         progress(f"{read} of {len(logs)} files, {done.counts['events']} events")
+    if settled:
+        done.days |= settle_copies(taking, settled)
     return done
 
 
@@ -182,9 +188,11 @@ def to_batches(files: Sequence[FileInfo], batch_bytes: int) -> Iterator[list[Fil
         yield batch
 
 
-def write_facts(warehouse: Warehouse, days: Collection[date]) -> None:
-    """Write the facts of these days anew from their events."""
+def write_facts(warehouse: Warehouse, days: Collection[date], without: DataFrame | None = None) -> None:
+    """Write the facts of these days anew from their events, without those of `without`."""
     events = warehouse.read(EVENTS).where(F.col("event_date").isin(*sorted(days)))
+    if without is not None:
+        events = events.join(without, list(_RECORD), "left_anti")
     for table, to_facts in _FACTS:
         warehouse.replace(table, to_facts(events), on_days("event_date", sorted(days)))
 
@@ -295,10 +303,16 @@ def _set_displaced_aside(taking: Taking, judged: DataFrame, files: Sequence[str]
 
     Everything is computed from what the tables hold, so that doing it again changes nothing.
     """
-    warehouse = taking.warehouse
     lost = judged.where(F.col("is_stored") & (F.col("verdict") != "event")).select(*KEY, "record_hash")
-    events = warehouse.read(EVENTS)
-    rows = events.join(lost, [*KEY, "record_hash"])
+    events = taking.warehouse.read(EVENTS)
+    on = [*KEY, "record_hash"]
+    _quarantine_stored(taking, events.join(lost, on), files)
+    _restate_ledger(taking.warehouse, events.join(lost, on, "left_anti"), files)
+
+
+def _quarantine_stored(taking: Taking, rows: DataFrame, files: Sequence[str]) -> None:
+    """Set stored events of these files aside as id_reused."""
+    warehouse = taking.warehouse
     ledger = warehouse.read(INGEST_FILES).where(F.col("source_file").isin(*files))
     text = F.to_json(F.struct(*[name for name in EVENTS.column_names if name not in ("run_id",)]))
     aside = (
@@ -313,9 +327,12 @@ def _set_displaced_aside(taking: Taking, judged: DataFrame, files: Sequence[str]
         .withColumn("file_date", F.coalesce("file_date", "event_date"))
     )
     warehouse.merge(QUARANTINE, _stamped(taking, aside), update=[])
+
+
+def _restate_ledger(warehouse: Warehouse, events: DataFrame, files: Sequence[str]) -> None:
+    """Count events, quarantined and duplicates of these files anew; events are those that stay."""
     left = (
-        events.join(lost, [*KEY, "record_hash"], "left_anti")
-        .where(F.col("source_file").isin(*files))
+        events.where(F.col("source_file").isin(*files))
         .groupBy("source_file")
         .agg(F.count(F.lit(1)).alias("kept"))
     )
@@ -326,7 +343,8 @@ def _set_displaced_aside(taking: Taking, judged: DataFrame, files: Sequence[str]
         .agg(F.count(F.lit(1)).alias("aside"))
     )
     restated = (
-        ledger.where("status = 'taken'")
+        warehouse.read(INGEST_FILES)
+        .where(F.col("source_file").isin(*files) & (F.col("status") == "taken"))
         .join(left, "source_file", "left")
         .join(quarantined, "source_file", "left")
         .fillna(0, ["kept", "aside"])
@@ -335,6 +353,44 @@ def _set_displaced_aside(taking: Taking, judged: DataFrame, files: Sequence[str]
         .withColumn("duplicates", F.col("records") - F.col("kept") - F.col("aside"))
     )
     warehouse.merge(INGEST_FILES, restated)
+
+
+def settle_copies(taking: Taking, since: datetime) -> set[date]:
+    """Leave one event an id, of those taken in since then and all others; the days this touched.
+
+    A small batch is compared only with the days around it, so a copy that comes weeks later is found
+    here, once a night. The record kept is the one `copies.with_verdict` keeps. Events go last: until
+    then everything is found again by a run that starts anew.
+    """
+    warehouse = taking.warehouse
+    if not warehouse.exists(EVENTS):
+        return set()
+    events = warehouse.read(EVENTS)
+    fresh = events.where(F.col("ingested_at") >= F.lit(since)).select(*KEY).distinct()
+    order = F.struct("record_hash", "ingested_at", "source_file", "source_position")
+    judged = (
+        events.select(*_RECORD, "record_hash", "ingested_at", "event_date")
+        .join(fresh, list(KEY), "left_semi")
+        .withColumn("kept", F.min(order).over(Over.partitionBy(*KEY)))
+        .where(order != F.col("kept"))
+        .withColumn("reused", F.col("record_hash") != F.col("kept.record_hash"))
+    )
+    rows = judged.select(*_RECORD, "reused", "event_date").collect()
+    if not rows:
+        return set()
+    lost = taking.warehouse.spark.createDataFrame(
+        rows,
+        "recipient_account_id string, event_id string, source_file string, source_position bigint, "
+        "reused boolean, event_date date",
+    )
+    files = sorted({row["source_file"] for row in rows})
+    days = {row["event_date"] for row in rows}
+    _quarantine_stored(taking, events.join(lost.where("reused").select(*_RECORD), list(_RECORD)), files)
+    names = lost.select(*_RECORD)
+    _restate_ledger(warehouse, events.join(names, list(_RECORD), "left_anti"), files)
+    write_facts(warehouse, days, without=names)
+    warehouse.remove(EVENTS, names, on=_RECORD)
+    return days
 
 
 def _write_events(

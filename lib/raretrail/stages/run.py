@@ -28,7 +28,7 @@ from raretrail.stages.check import check
 from raretrail.stages.ingest import ingest
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.publish import publish
-from raretrail.stages.score import Window, bucket_of, score
+from raretrail.stages.score import Window, bucket_of, score, window_events
 from raretrail.tables import (
     ANOMALIES,
     BASELINE_DIMENSION,
@@ -164,6 +164,10 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
                 "window_to": window.end,
                 "late_buckets": sorted(window.late),
             }
+            if steps == _STEPS and _is_quiet(this, window):
+                # Nothing came and nothing happened: there is nothing to judge, check or publish.
+                this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
+                return
             if this.warehouse.exists(EVENTS):
                 found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses)
                 this.record["counts"]["findings"] = found
@@ -179,6 +183,7 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     settings = this.settings.ingest
     history = settings.history
     recent: set[date] | None = None
+    settled: datetime | None = None
     if this.span:
         since = (this.span[0] - history).date()
         # Delivery trails the event, so the day after the last is read too.
@@ -189,6 +194,8 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
         if listed and this.now - max(listed) < _FULL_LISTING:
             today = this.as_of.date()
             recent = {today + timedelta(days=d) for d in range(-settings.recent_days, 2)}
+        elif listed:
+            settled = max(listed)
     taken = ingest(
         this.warehouse,
         this.settings,
@@ -198,6 +205,7 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
         since=since,
         until=until,
         recent=recent,
+        settled=settled,
         progress=this.progress,
     )
     counts = this.record["counts"]
@@ -272,6 +280,15 @@ def _late_buckets(this: Run, published: list[dict[str, Any]], start: datetime) -
         .where((F.col("bucket") >= F.lit(first)) & (F.col("bucket") < F.lit(start)))
     )
     return frozenset(row["bucket"].replace(tzinfo=UTC) for row in rows.collect())
+
+
+def _is_quiet(this: Run, window: Window) -> bool:
+    """Whether a scheduled run took nothing in and no event lies in the buckets it is to judge."""
+    if this.span or window.late or this.record["counts"].get("files_new") or this.record["event_days"]:
+        return False
+    if not this.warehouse.exists(EVENTS):
+        return False
+    return window_events(this.warehouse, window).limit(1).count() == 0
 
 
 def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> None:
