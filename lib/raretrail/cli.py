@@ -421,10 +421,12 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: None
     elif sys.stderr.isatty():
         from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        console = Console(stderr=True, highlight=False, markup=False)
-        with console.status("starting") as status:
-            yield lambda text: status.update(text)
+        shown = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+        with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=None)
+            yield lambda text: bar.update(task, description=text)
     else:
         yield lambda text: print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 

@@ -28,14 +28,14 @@ def reasons(findings: Sequence[Row]) -> list[str]:
     top = strangest(findings)
     if top is not None and (top.get("maturity") or 0) < 1:
         days = top.get("principal_active_days") or 0
-        told.append(f"only {count(days, 'day')} of history" if days else "never seen before")
+        told.append(f"only {count(days, 'day')} of history" if days else "not seen in 90 days")
     return told
 
 
 def _where(row: Row) -> list[str]:
     told = []
     if row.get("place_days") == 0:
-        told.append("nobody was ever here")
+        told.append("nobody here in 90 days")
     elif not row.get("principal_place_days") and (row.get("place_bits") or 0) > 0:
         told.append(f"place new to them, known to {count(row.get('place_principals'), 'other')}")
     elif not row.get("command_place_days"):
@@ -61,7 +61,7 @@ def _what(row: Row) -> list[str]:
         others = row.get("command_principals") or 0
         told.append(
             f"command new to them, used by {count(others, 'other')}" if others
-            else "command nobody used before"
+            else "command nobody used in 90 days"
         )  # fmt: skip
     if row.get("error_code") and (row.get("error_bits") or 0) > 0:
         told.append(f"first {row['error_code']}")
