@@ -94,18 +94,17 @@ class ScoreSettings(Model):
 
     lookback: Duration = timedelta(hours=2)
     incident_gap: Duration = timedelta(hours=4)
-    full_score_bits: Annotated[float, Field(gt=0)] = 40.0
     severity: dict[Literal["medium", "high", "critical"], float] = {
-        "medium": 40.0,
-        "high": 60.0,
-        "critical": 80.0,
+        "medium": 50.0,
+        "high": 75.0,
+        "critical": 90.0,
     }
 
 
 class AlertSettings(Model):
     """Which incidents a run alerts."""
 
-    min_score: Annotated[float, Field(ge=0, le=100)] = 40.0
+    min_score: Annotated[float, Field(ge=0, le=100)] = 50.0
     max_per_run: Annotated[int, Field(ge=0)] = 100
 
 

@@ -674,7 +674,11 @@ _TERMS: tuple[Column, ...] = (
 )
 
 _SCORE: tuple[Column, ...] = (
-    _c("score", "double", "0-100, rises with bits"),
+    _c(
+        "score",
+        "double",
+        "0-100 by rank: (100 - score) / score incidents a day at least this unusual are expected",
+    ),
     _c("bits", "double", "How surprising it is, in bits; orders what ties in score"),
     _c("severity", "string", "low, medium, high or critical, by score band"),
 )
@@ -795,6 +799,18 @@ INCIDENTS = Table(
     partition_by=("first_date",),
 )
 
+CALIBRATIONS = Table(
+    "calibrations",
+    "What bits are worth on a day: those of the incidents before it, kept so that a score stays what it was",
+    (
+        _c("as_of", "date", "The day whose findings and incidents are scored by it"),
+        _c("settings_hash", "string", "Hash of the settings these are judged under"),
+        _c("judged_days", "int", "Days judged among the 30 before"),
+        _c("bits", "array<double>", "Bits of the incidents of these days, descending, first 1,000"),
+    ),
+    key=("as_of", "settings_hash"),
+)
+
 # ------------------------------------------------------------------------------------------- runs
 
 RUNS = Table(
@@ -885,6 +901,7 @@ ALL: tuple[Table, ...] = (
     STAGED_ANOMALIES,
     ANOMALIES,
     INCIDENTS,
+    CALIBRATIONS,
     DATA_QUALITY,
     RUNS,
 )

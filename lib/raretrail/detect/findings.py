@@ -1,4 +1,4 @@
-"""Findings: candidates that a detector picks, named, scored and told in a sentence."""
+"""Findings: candidates that a detector picks, named and told in a sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from raretrail.settings import Detector, ScoreSettings
+from raretrail.settings import Detector
 
 _ID_LENGTH = 32
 EVIDENCE_PER_FINDING = 100
@@ -37,19 +37,10 @@ def picks(detector: Detector) -> Column:
     return condition
 
 
-def with_score(rows: DataFrame, settings: ScoreSettings) -> DataFrame:
-    """rows plus score and severity, from bits: full_score_bits and more are 100."""
-    score = F.round(F.least(F.lit(100.0), F.col("bits") / settings.full_score_bits * 100), 2)
-    severity = F.lit("low")
-    for band in ("medium", "high", "critical"):
-        if band in settings.severity:
-            severity = F.when(score >= settings.severity[band], F.lit(band)).otherwise(severity)
-    return rows.withColumn("score", score).withColumn("severity", severity)
-
-
-def to_findings(candidates: DataFrame, detectors: Sequence[Detector], settings: ScoreSettings) -> DataFrame:
+def to_findings(candidates: DataFrame, detectors: Sequence[Detector]) -> DataFrame:
     """One row a candidate and detector that picks it, with the columns of `tables._FINDING`
-    but geo_build, evidence_event_ids, settings_hash and run_id. The key is anomaly_id."""
+    but geo_build, score, severity, evidence_event_ids, settings_hash and run_id. The key is
+    anomaly_id."""
     enabled = [detector for detector in detectors if detector.enabled]
     named = [
         F.when(
@@ -70,7 +61,6 @@ def to_findings(candidates: DataFrame, detectors: Sequence[Detector], settings: 
         .withColumn("anomaly_id", anomaly_id(F.col("detector")))
         .withColumn("as_of", F.date_from_unix_date(F.col("as_of").cast("int")))
         .withColumn("summary", sentence())
-        .transform(with_score, settings)
     )
 
 

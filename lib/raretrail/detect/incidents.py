@@ -8,8 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from raretrail.detect.candidates import with_bits
-from raretrail.detect.findings import to_first_ids, with_score
-from raretrail.settings import ScoreSettings
+from raretrail.detect.findings import to_first_ids
 
 EVIDENCE_PER_INCIDENT = 1000
 _COMMANDS_SHOWN = 50
@@ -55,9 +54,9 @@ def with_incident_id(findings: DataFrame, gap: timedelta) -> DataFrame:
     )
 
 
-def to_incidents(findings: DataFrame, settings: ScoreSettings) -> DataFrame:
+def to_incidents(findings: DataFrame) -> DataFrame:
     """One row an incident, of findings with incident_id: the columns of `tables.INCIDENTS` but those
-    of `to_incident_events`, quality, alerted_at and run_id; and bucket_start, bucket_end.
+    of `to_incident_events`, score, severity, quality, alerted_at and run_id; and bucket_start, bucket_end.
 
     Its bits come from the most surprising where, how and what of its findings; every further
     command that surprises raises what by half the log2 of their number, so that a burst counts once
@@ -93,7 +92,6 @@ def to_incidents(findings: DataFrame, settings: ScoreSettings) -> DataFrame:
         .withColumn("first_date", F.to_date("bucket_start"))
         .withColumn("what_bits", F.col("strangest_what") + F.round(0.5 * F.log2(1 + more), 6))
         .transform(with_bits)
-        .transform(with_score, settings)
         .withColumn("commands", F.slice(F.col("ranked.command"), 1, _COMMANDS_SHOWN))
         .select("*", "strangest.*")
         .withColumn(

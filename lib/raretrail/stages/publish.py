@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
+from raretrail.detect.rank import to_calibrations, with_score
 from raretrail.quality.gate import Gate
 from raretrail.settings import Settings
 from raretrail.stages.score import Window
-from raretrail.tables import ANOMALIES, EVENTS, INCIDENTS, STAGED_ANOMALIES
+from raretrail.tables import ANOMALIES, CALIBRATIONS, EVENTS, INCIDENTS, STAGED_ANOMALIES
 from raretrail.warehouse import Warehouse
 
 # A chain of findings is followed back so far when a new one may join it.
 _CHAIN_DAYS = 35
 # What makes a published finding another than it was.
-_REVISED_BY = ("bits", "score", "event_count", "evidence_event_ids")
+_REVISED_BY = ("bits", "event_count", "evidence_event_ids")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def publish(
     warehouse: Warehouse,
     settings: Settings,
     window: Window,
+    judged: Collection[date],
     gate: Gate,
     now: datetime,
     *,
@@ -43,83 +46,106 @@ def publish(
 ) -> Published:
     """Merge what is not held. Findings of the window that no longer stand go, unless a scope is held.
 
-    With alert, incidents at or above the least score that were not alerted before are, the highest
-    first, up to the most a run may alert.
+    judged are the days judged so far, the window's among them. With alert, incidents at or above the
+    least score that were not alerted before are, the highest first, up to the most a run may alert.
     """
     if gate.held_all:
         return Published(0, 0, 0, 0)
     staged = warehouse.read(STAGED_ANOMALIES).where(~_held(gate))
     quality = "ok" if not gate.warnings else "; ".join(sorted({_name(text) for text in gate.warnings}))
-    before = warehouse.read(ANOMALIES).where(
-        F.col("bucket_date") >= F.lit(window.days[0] - timedelta(days=_CHAIN_DAYS))
-    )
+    since = window.days[0] - timedelta(days=_CHAIN_DAYS)
+    before = warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since))
     published = _as_published(staged, before, quality, now)
     in_window = F.expr(window.holds("bucket_start"))
-    untouched = before.where(~in_window | _held(gate)).join(
+    stay = before.where(~in_window | _held(gate))
+    untouched = stay.join(
         staged.select("principal", "place")
         .union(before.where(in_window).select("principal", "place"))
         .distinct(),
         ["principal", "place"],
         "left_semi",
     )
-    chained = with_incident_id(
-        published.unionByName(untouched.select(*published.columns)), settings.score.incident_gap
+    chained = warehouse.stage(
+        "chained",
+        with_incident_id(
+            published.unionByName(untouched.select(*published.columns)), settings.score.incident_gap
+        ),
     )
+    incidents = to_incidents(chained)
+    calibrations = _calibrated(warehouse, settings, stay, incidents, window.days, judged)
     moved = chained.join(
         before.select("anomaly_id", F.col("incident_id").alias("was_in")), "anomaly_id", "left"
     )
     fresh = moved.where(in_window | (F.col("incident_id") != F.col("was_in"))).drop("was_in")
-    findings = staged.count()
-    touched = [row["incident_id"] for row in chained.select("incident_id").distinct().collect()]
     # One commit: what the run found, what moved to another incident, what no longer stands.
     warehouse.merge(
         ANOMALIES,
-        fresh,
-        only=f"t.bucket_date >= DATE'{window.days[0] - timedelta(days=_CHAIN_DAYS)}'",
+        with_score(fresh, "bucket_date", calibrations, settings.score),
+        only=f"t.bucket_date >= DATE'{since}'",
         delete_missing=None if gate.held_scopes else window.holds("t.bucket_start"),
     )
-    return _publish_incidents(warehouse, settings, window, touched, findings, quality, now, alert=alert)
+    scored = with_score(incidents, "first_date", calibrations, settings.score).withColumn(
+        "quality", F.lit(quality)
+    )
+    run_ids = chained.groupBy("incident_id").agg(F.max("run_id").alias("run_id"))
+    counts = _publish_incidents(warehouse, settings, window, scored.join(run_ids, "incident_id"), now, alert)
+    return replace(counts, findings=staged.count())
+
+
+def _calibrated(
+    warehouse: Warehouse,
+    settings: Settings,
+    stay: DataFrame,
+    incidents: DataFrame,
+    days: Collection[date],
+    judged: Collection[date],
+) -> DataFrame:
+    """The calibrations of the days; those not there yet are made of the incidents before each."""
+    stored = warehouse.read(CALIBRATIONS).where(F.col("settings_hash") == settings.hash)
+    known = {row["as_of"] for row in stored.select("as_of").collect()}
+    missing = [day for day in days if day not in known]
+    if missing:
+        others = (
+            warehouse.read(INCIDENTS)
+            .where(F.col("first_date") >= F.lit(min(missing) - timedelta(days=_CHAIN_DAYS)))
+            .join(stay.select("incident_id"), "incident_id", "left_semi")
+            .join(incidents.select("incident_id"), "incident_id", "left_anti")
+        )
+        basis = others.select("first_date", "bits").unionByName(incidents.select("first_date", "bits"))
+        rows = to_calibrations(warehouse.spark, basis, missing, judged)
+        warehouse.merge(CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[])
+    return warehouse.read(CALIBRATIONS).where(F.col("settings_hash") == settings.hash)
 
 
 def _publish_incidents(
     warehouse: Warehouse,
     settings: Settings,
     window: Window,
-    touched: list[str],
-    findings: int,
-    quality: str,
+    incidents: DataFrame,
     now: datetime,
-    *,
     alert: bool,
 ) -> Published:
     spark = warehouse.spark
     # Incidents that lost all their findings, to another incident or to a revision.
     since = window.days[0] - timedelta(days=2 * _CHAIN_DAYS)
-    empty = (
+    gone = (
         warehouse.read(INCIDENTS)
         .where(F.col("first_date") >= F.lit(since))
         .join(warehouse.read(ANOMALIES), "incident_id", "left_anti")
         .select("incident_id")
+        .collect()
     )
-    gone = empty.collect()
     if gone:
         warehouse.remove(INCIDENTS, spark.createDataFrame(gone, "incident_id string"))
-    if not touched:
-        return Published(findings, 0, 0, 0)
-    ids = spark.createDataFrame([(i,) for i in touched], "incident_id string")
-    members = warehouse.read(ANOMALIES).join(F.broadcast(ids), "incident_id", "left_semi")
-    known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at")
-    incidents = to_incidents(members, settings.score)
     span = incidents.agg(F.min("bucket_start").alias("start"), F.max("bucket_end").alias("end")).first()
-    assert span is not None
+    if span is None or span["start"] is None:
+        return Published(0, 0, 0, 0)
     events = warehouse.read(EVENTS).where(
         F.col("event_date").between(F.lit(span["start"].date()), F.lit(span["end"].date()))
     )
-    rows = (
-        incidents.join(to_incident_events(incidents, events), "incident_id", "left")
-        .join(known, "incident_id", "left")
-        .join(members.groupBy("incident_id").agg(F.max("run_id").alias("run_id")), "incident_id")
-        .withColumn("quality", F.lit(quality))
+    known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at")
+    rows = incidents.join(to_incident_events(incidents, events), "incident_id", "left").join(
+        known, "incident_id", "left"
     )
     due = F.col("alerted_at").isNull() & (F.col("score") >= settings.alerts.min_score) & F.lit(alert)
     nth = F.row_number().over(Over.partitionBy(due).orderBy(F.desc("score"), F.desc("bits"), "incident_id"))
@@ -127,15 +153,17 @@ def _publish_incidents(
     chosen = F.col("due") & (F.col("nth") <= settings.alerts.max_per_run)
     rows = rows.withColumn("alerted_at", F.when(chosen, F.lit(now)).otherwise(F.col("alerted_at")))
     warehouse.merge(INCIDENTS, rows)
-    if not alert:
-        return Published(findings, len(touched), 0, 0)
-    written = warehouse.read(INCIDENTS).join(F.broadcast(ids), "incident_id", "left_semi")
+    written = warehouse.read(INCIDENTS).join(
+        F.broadcast(incidents.select("incident_id")), "incident_id", "left_semi"
+    )
+    reach = F.col("score") >= settings.alerts.min_score
     counts = written.agg(
+        F.count(F.lit(1)).alias("incidents"),
         F.count_if(F.col("alerted_at") == F.lit(now)).alias("alerts"),
-        F.count_if(F.col("alerted_at").isNull() & (F.col("score") >= settings.alerts.min_score)).alias("cut"),
+        F.count_if(F.col("alerted_at").isNull() & reach & F.lit(alert)).alias("cut"),
     ).first()
     assert counts is not None
-    return Published(findings, len(touched), counts["alerts"], counts["cut"])
+    return Published(0, counts["incidents"], counts["alerts"], counts["cut"])
 
 
 def _held(gate: Gate) -> Column:

@@ -176,7 +176,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
     if "publish" in steps and this.warehouse.exists(EVENTS):
         if "score" not in steps:
             _take_up_staged(this, earlier)
-        _publish(this)
+        _publish(this, _judged_days(earlier))
 
 
 def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
@@ -235,6 +235,12 @@ def _earlier_runs(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
 
 def _is_published(record: dict[str, Any]) -> bool:
     return record["status"] == "done" and record["window_to"] is not None
+
+
+def _judged_days(earlier: list[dict[str, Any]]) -> set[date]:
+    """The days of the windows published by earlier runs."""
+    windows = [Window(r["window_from"], r["window_to"]) for r in earlier if _is_published(r)]
+    return {day for window in windows for day in window.days}
 
 
 def _days_since_done(earlier: list[dict[str, Any]]) -> set[date]:
@@ -300,16 +306,17 @@ def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> None:
         this.record[name] = last[name]
 
 
-def _publish(this: Run) -> None:
+def _publish(this: Run, judged: set[date]) -> None:
     record = this.record
     window = Window(record["window_from"], record["window_to"], frozenset(record["late_buckets"]))
     with this.stage("check"):
-        days = [*window.days, *(day for day in record["event_days"] if day not in window.days)]
+        relied = sorted({*window.days, *record["event_days"]})
         upto = (this.span[1] if this.span else record["as_of"]).date()
-        gate = check(this.warehouse, this.settings, record["run_id"], sorted(days), upto, this.now)
+        gate = check(this.warehouse, this.settings, record["run_id"], relied, upto, this.now)
     with this.stage("publish"):
         alert = record["mode"] != "history"
-        done = publish(this.warehouse, this.settings, window, gate, this.now, alert=alert)
+        days = judged.union(window.days)
+        done = publish(this.warehouse, this.settings, window, days, gate, this.now, alert=alert)
     record["counts"] |= {
         "published": done.findings,
         "incidents": done.incidents,

@@ -104,10 +104,17 @@ def score(
         .transform(with_terms, to_lookup(surprises), history.pairs)
     )
     findings = (
-        to_findings(candidates, settings.detectors, settings.score)
+        to_findings(candidates, settings.detectors)
         .withColumn("run_id", F.lit(run_id))
         .withColumn("settings_hash", F.lit(settings.hash))
-        .withColumn("evidence_event_ids", F.lit(None).cast("array<string>"))
+        .withColumns(
+            {
+                # The rank among the organisation's incidents is known at publication.
+                "score": F.lit(None).cast("double"),
+                "severity": F.lit(None).cast("string"),
+                "evidence_event_ids": F.lit(None).cast("array<string>"),
+            }
+        )
     )
     warehouse.replace(STAGED_ANOMALIES, findings)
     staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids")

@@ -70,9 +70,11 @@ GOOD: dict[str, dict[str, Any]] = {
         "first_time": NOON,
         "last_time": NOON + HOUR / 2,
         "as_of": TODAY,
-        "score": 71.5,
         "bits": 18.25,
-        "severity": "high",
+        "where_bits": 10.0,
+        "how_bits": 0.0,
+        "what_bits": 4.5,
+        "maturity": 1.0,
         "event_count": 3,
         "evidence_event_ids": ["e1", "e2", "e3"],
     },
@@ -136,13 +138,12 @@ BAD: dict[str, dict[str, list[dict[str, Any] | None]]] = {
     "findings": {
         "ids_present": [{"anomaly_id": ""}, {"bucket_end": None}, {"recipient_account_id": None}],
         "ids_unique": [{"anomaly_id": "a7"}],
-        "scores_in_range": [
-            {"score": 100.1},
-            {"score": -0.1},
-            {"score": float("nan")},
-            {"score": None},
-            {"severity": "awful"},
-            {"severity": None},
+        "parts_in_range": [
+            {"where_bits": None},
+            {"how_bits": -0.1},
+            {"what_bits": -1.0},
+            {"maturity": 1.1},
+            {"maturity": None},
         ],
         "bits_finite": [
             {"bits": float("inf")},
@@ -320,6 +321,6 @@ def test_one_accounts_fault_holds_that_account_alone(spark) -> None:
 
 
 def test_one_detectors_fault_holds_that_detector_alone(spark) -> None:
-    closed = gate(verdicts_on(spark, "findings", rows("findings", {"detector": "errors", "score": 200.0})))
+    closed = gate(verdicts_on(spark, "findings", rows("findings", {"detector": "errors", "what_bits": -1.0})))
     assert closed.held_scopes == {("detector", "errors")}
     assert not closed.held_all
