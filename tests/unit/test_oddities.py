@@ -219,8 +219,8 @@ def test_a_misspelt_event_id_is_the_event_id() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["cloudtrail.amazonaws.com", "AWS Internal", "AWS Internal/3", "redacted", "30.*.0.210", "035.249.253.232",
-     "2001:DB8::1", "::ffff:1.2.3.4", "fe80::1%eth0", ""],
+    ["cloudtrail.amazonaws.com", "AWS Internal", "AWS Internal/3", "redacted", "30.*.0.210",
+     "035.249.253.232", "2001:DB8::1", "::ffff:1.2.3.4", "fe80::1%eth0", ""],
 )  # fmt: skip
 def test_addresses_are_kept_as_written(address: str) -> None:
     assert event(sourceIPAddress=address)["source_ip_address"] == address
