@@ -121,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", "one incident or finding with its evidence", _show)
     show.add_argument("id", metavar="ID", help="incident_id or anomaly_id, or the start of one")
     _add_look_options(show, formats=("text", "json"))
+
+    report = command("report", "write one self-contained HTML page about a warehouse", _report)
+    _add_look_options(report)
+    report.add_argument("--out", metavar="FILE.html", default="raretrail.html", help="default: raretrail.html")
+    report.add_argument("--days", type=int, default=30, help="days it tells of, back from the last with events")
+    report.add_argument("--limit", type=int, default=500, help="incidents it shows at most (default: 500)")
     return parser
 
 
@@ -143,11 +149,12 @@ def _add_run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--print-settings", action="store_true", help="show the settings and where each is from")
 
 
-def _add_look_options(sub: argparse.ArgumentParser, formats: Sequence[str]) -> None:
+def _add_look_options(sub: argparse.ArgumentParser, formats: Sequence[str] = ()) -> None:
     sub.add_argument("--warehouse", metavar="W", help="directory, URI or catalog.schema")
     sub.add_argument("--conf", metavar="PATH", help="settings that name the warehouse")
     sub.add_argument("--engine", choices=("duckdb", "spark"), help="default: duckdb for a local directory")
-    sub.add_argument("--format", choices=tuple(formats), default="text")
+    if formats:
+        sub.add_argument("--format", choices=tuple(formats), default="text")
 
 
 def _moment(text: str) -> datetime:
@@ -375,6 +382,26 @@ def _show(arguments: argparse.Namespace) -> int:
         print(to_json({"incident": incident, "findings": findings, "events": events}, indent=2))
     else:
         sys.stdout.write(incident_page(incident, findings, events, Screen.of(sys.stdout)))
+    return EXIT_DONE
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from raretrail.report import write_report
+
+    if arguments.days < 1 or arguments.limit < 1:
+        raise UsageError("--days and --limit start at 1")
+    settings, _ = _settings(arguments)
+    with _look(arguments) as look:
+        print(
+            write_report(
+                look,
+                settings,
+                Path(arguments.out),
+                datetime.now(UTC),
+                days=arguments.days,
+                most=arguments.limit,
+            )
+        )
     return EXIT_DONE
 
 

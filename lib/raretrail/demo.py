@@ -12,7 +12,8 @@ from typing import Any
 from raretrail.errors import UsageError
 from raretrail.geo.databases import resolve_city_database
 from raretrail.look import open_duckdb
-from raretrail.settings import load_settings
+from raretrail.report import write_report
+from raretrail.settings import Settings, load_settings
 from raretrail.show.incidents import incidents_table, range_line
 from raretrail.show.text import Screen
 from raretrail.simulate import CAMPAIGN_KINDS, Shape, simulate
@@ -51,7 +52,8 @@ def demo(out: Path, seed: int, progress: Callable[[str], None]) -> str:
         ended = run(spark, settings, as_of=datetime.now(UTC), span=span, progress=progress)
     finally:
         close_session(spark)
-    return _told(out, warehouse, simulated, ended.record["counts"], shape)
+    progress("report")
+    return _told(out, settings, simulated, ended.record["counts"], shape, end)
 
 
 def _clear(out: Path) -> None:
@@ -63,14 +65,20 @@ def _clear(out: Path) -> None:
     (out / _MARK).write_text("Made by `raretrail demo`, which replaces this folder when run again.\n")
 
 
-def _told(out: Path, warehouse: Path, simulated: Path, counts: dict[str, int], shape: Shape) -> str:
+def _told(
+    out: Path, settings: Settings, simulated: Path, counts: dict[str, int], shape: Shape, end: datetime
+) -> str:
     from raretrail.cli import findings_of
+
+    warehouse = out / "warehouse"
 
     labels = json.loads((simulated / "labels.json").read_text())
     planted = {c["id"]: (c["kind"], set(c["event_ids"])) for c in labels["campaigns"]}
     with open_duckdb(str(warehouse)) as look:
         rows = look.rows(INCIDENTS, order=(("score", "desc"), ("bits", "desc"), ("incident_id", "asc")))
         findings = findings_of(look, [row["incident_id"] for row in rows[:TOP]])
+        # The page speaks as of the end of what was simulated.
+        write_report(look, settings, out / "report.html", end)
     carried = {row["incident_id"]: _carried(row, planted) for row in rows}
     shown = rows[:TOP]
 
@@ -93,6 +101,7 @@ def _told(out: Path, warehouse: Path, simulated: Path, counts: dict[str, int], s
         f"{len(found)} of {len(planted)} planted intrusions are among these {len(shown)}, "
         f"{len(anywhere)} in all incidents" + (f"; not shown: {', '.join(missed)}" if missed else ""),
         "",
+        f"The report is {out / 'report.html'}: open it in a browser.",
         f"The tables lie in {warehouse}. Go on with:",
     ]
     if shown:
