@@ -15,6 +15,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,8 @@ def area(ring: Sequence[XY]) -> float:
 def path(points: Sequence[XY], close: bool = False) -> str:
     """An SVG path in whole units, relative steps."""
     at = [(round(x), round(y)) for x, y in points]
-    steps = [(bx - ax, by - ay) for (ax, ay), (bx, by) in zip(at, at[1:], strict=False) if (ax, ay) != (bx, by)]
+    moves = [(bx - ax, by - ay) for (ax, ay), (bx, by) in pairwise(at)]
+    steps = [move for move in moves if move != (0, 0)]
     if close and steps:
         steps = steps[:-1]  # z draws it
     drawn = "".join(f"{'' if dx < 0 and n else ' ' if n else ''}{dx}{'' if dy < 0 else ' '}{dy}"

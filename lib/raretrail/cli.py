@@ -124,9 +124,9 @@ def _parser() -> argparse.ArgumentParser:
 
     report = command("report", "write one self-contained HTML page about a warehouse", _report)
     _add_look_options(report)
-    report.add_argument("--out", metavar="FILE.html", default="raretrail.html", help="default: raretrail.html")
-    report.add_argument("--days", type=int, default=30, help="days it tells of, back from the last with events")
-    report.add_argument("--limit", type=int, default=500, help="incidents it shows at most (default: 500)")
+    report.add_argument("--out", metavar="FILE.html", default="report.html", help="default: report.html")
+    report.add_argument("--days", type=int, default=30, help="days back from the last (default: 30)")
+    report.add_argument("--limit", type=int, default=500, help="incidents at most (default: 500)")
     return parser
 
 

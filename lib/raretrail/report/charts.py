@@ -67,7 +67,7 @@ def timeline(incident: Row, events: Sequence[Row]) -> list[Lane]:
 
 
 def _marks(places: set[float], mark: str) -> Markup:
-    return Markup("".join(mark.format(x) for x in sorted(places)))  # noqa: S704  numbers only
+    return Markup("".join(mark.format(x) for x in sorted(places)))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def threshold_curve(rows: Sequence[Row], days: int, threshold: float) -> Curve |
     drawn += "H100"
     table = tuple((t, above(t), round(above(t) / days, 2)) for t in range(10, 100, 10))
     return Curve(
-        Markup(drawn),  # noqa: S704  numbers only
+        Markup(drawn),
         round(most, 2),
         table,
         days,
@@ -173,14 +173,16 @@ def coverage(rows: Sequence[Row], first: date, last: date, most: int) -> tuple[l
         high = max(counted.values())
         begun = min(counted)
         bars = "".join(
-            f"M{n} 100v-{max(counted[day] / high * 100, 2):.0f}h.8V100z" for n, day in enumerate(days) if counted[day]
+            f"M{n} 100v-{max(counted[day] / high * 100, 2):.0f}h.8V100z"
+            for n, day in enumerate(days)
+            if counted[day]
         )
         silent = tuple(day for day in days if day >= begun and not counted[day])
         accounts.append(
             Account(
                 account,
                 counted.total(),
-                Markup(bars),  # noqa: S704  numbers only
+                Markup(bars),
                 tuple(regions[account].most_common(6)),
                 silent,
                 len(counted),

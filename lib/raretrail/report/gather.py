@@ -14,6 +14,7 @@ from typing import Any
 
 from raretrail.errors import RaretrailError
 from raretrail.look import Look
+from raretrail.tables import ANOMALIES, DATA_QUALITY, INCIDENTS, RUNS, Table
 
 Row = dict[str, Any]
 
@@ -80,21 +81,21 @@ def gather(
     newest = _one(read("incidents", "SELECT max(first_date) AS day FROM incidents"), "day")
     last_day = max(filter(None, (last, newest)), default=None)
     if last_day is None:
-        return Material(warehouse, made_at, days, runs=read("quality", _RUNS), lacking=lacking)
+        return Material(warehouse, made_at, days, runs=_whole(read("quality", _RUNS), RUNS), lacking=lacking)
     since = _day(last_day - timedelta(days=days - 1))
     chosen = _CHOSEN.format(since=since, most=int(most), newest=NEWEST)
 
     incidents = read("incidents", f"{chosen} SELECT * FROM chosen ORDER BY by_score")
-    findings = _grouped(read("findings", chosen + _findings(look)), "incident_id")
+    findings = read("findings", chosen + _findings(look))
     events = _grouped(read("events", chosen + _EVENTS.format(since=since)), "incident_id")
     return Material(
         warehouse=warehouse,
         made_at=made_at,
         days=days,
         last_day=last_day,
-        incidents=incidents,
+        incidents=_whole(incidents, INCIDENTS),
         every_incident=read("incidents", _EVERY_INCIDENT.format(since=since)),
-        findings=findings,
+        findings=_grouped(_whole(findings, ANOMALIES), "incident_id"),
         events=events,
         known_places=_grouped(read("places", chosen + _KNOWN_PLACES), "principal"),
         usual_places=read("places", _USUAL_PLACES),
@@ -103,8 +104,8 @@ def gather(
         news={name: read("habit", sql) for name, sql in _NEWS.items()},
         coverage=read("coverage", _COVERAGE.format(since=since)),
         statuses=read("coverage", _STATUSES.format(since=since)),
-        checks=read("quality", _CHECKS),
-        runs=read("quality", _RUNS),
+        checks=_whole(read("quality", _CHECKS), DATA_QUALITY),
+        runs=_whole(read("quality", _RUNS), RUNS),
         quarantined=read("quality", _QUARANTINED),
         judged_from=_judged_from(read("threshold", _JUDGED_FROM)),
         lacking=lacking,
@@ -113,6 +114,12 @@ def gather(
 
 def _one(rows: Sequence[Row], column: str) -> Any:
     return rows[0][column] if rows else None
+
+
+def _whole(rows: Sequence[Row], table: Table) -> list[Row]:
+    """The rows with every column of the table: one that an older warehouse lacks is empty."""
+    empty = dict.fromkeys(table.column_names)
+    return [{**empty, **row} for row in rows]
 
 
 def _grouped(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:

@@ -7,6 +7,7 @@ the picture; dots and names in percent of it, so that they keep their size at an
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,13 +17,13 @@ from typing import Any
 from markupsafe import Markup
 
 from raretrail.geo.distance import haversine_km
-from raretrail.report.projection import WORLD_WIDTH, beside, great_circle, project
+from raretrail.report.projection import UNITS_PER_DEGREE, WORLD_WIDTH, beside, great_circle, project
 from raretrail.show.reasons import Row
 
 KM_PER_DEGREE = 111.2
 # Width to height of the pictures; style.css says the same.
 ASPECT, WORLD_ASPECT = 2.0, 2.1
-_LEAST_WIDTH = 36 * 20.0
+_LEAST_WIDTH = 36.0 * UNITS_PER_DEGREE
 _NORTH, _SOUTH = project(80, 0)[1], project(-58, 0)[1]
 _KNOWN_SHOWN = 12
 
@@ -47,18 +48,17 @@ class Picture:
     box: str
     worlds: tuple[int, ...]
     dots: tuple[Dot, ...]
-    way: Markup = Markup("")
+    way: Markup | None = None
     halo: tuple[float, float, float, float] | None = None
     km: float | None = None
     near: str = ""
-    told: str = ""
 
 
 @cache
 def outlines() -> dict[str, Markup]:
     """The land and the borders as SVG paths."""
     made = json.loads((files("raretrail.report") / "outlines.json").read_text())
-    return {name: Markup(made[name]) for name in ("land", "borders")}  # noqa: S704  our own file
+    return {name: Markup(made[name]) for name in ("land", "borders")}
 
 
 def incident_picture(incident: Row, findings: Sequence[Row], known: Sequence[Row]) -> Picture | None:
@@ -84,7 +84,8 @@ def incident_picture(incident: Row, findings: Sequence[Row], known: Sequence[Row
         return round((x - left) / width * 100, 2), round((y - top) / height * 100, 2)
 
     new_x, new_y = at(*here)
-    dots, way = [], Markup("")
+    dots: list[Dot] = []
+    way = None
     for row, spot in zip(shown, spots, strict=True):
         x, y = at(*spot)
         if row is near:
@@ -94,16 +95,15 @@ def incident_picture(incident: Row, findings: Sequence[Row], known: Sequence[Row
             dots.append(Dot(x, y, "known", size=3.5))
     dots.append(Dot(new_x, new_y, "new", name, _anchor(new_x), not any(d.label and d.above for d in dots), 6))
     radius = (incident.get("accuracy_radius") or 0) / KM_PER_DEGREE
-    up, _ = project(min(here[0] + radius, 85), 0)[1], None
-    halo = (*project(*here), _across(here, radius), abs(project(*here)[1] - up)) if radius else None
+    halo = _halo(here, radius) if radius else None
     return Picture(
         box=f"{left:.0f} {top:.0f} {width:.0f} {height:.0f}",
         worlds=_worlds(left, width),
         dots=tuple(dots),
         way=way,
-        halo=tuple(round(v, 1) for v in halo) if halo else None,  # type: ignore[arg-type]
+        halo=halo,
         km=km,
-        near=str(near["place_name"]) if near is not None else (str(judged["nearest_place"]) if judged else ""),
+        near=str(near["place_name"] if near else judged["nearest_place"] if judged else ""),
     )
 
 
@@ -192,14 +192,15 @@ def _anchor(x: float) -> str:
     return "end" if x > 66 else "start" if x < 34 else "middle"
 
 
-def _across(here: tuple[float, float], degrees: float) -> float:
-    """Half the width in map units of a circle of that many degrees around a point."""
-    import math
-
-    return degrees * 20 / max(0.1, math.cos(math.radians(here[0])))
+def _halo(here: tuple[float, float], degrees: float) -> tuple[float, float, float, float]:
+    """Middle and half axes, in map units, of a circle of that many degrees around a point."""
+    x, y = project(*here)
+    across = degrees * UNITS_PER_DEGREE / max(0.1, math.cos(math.radians(here[0])))
+    up = y - project(min(here[0] + degrees, 85.0), here[1])[1]
+    return round(x, 1), round(y, 1), round(across, 1), round(abs(up), 1)
 
 
 def _way(here: tuple[float, float], there: tuple[float, float]) -> Markup:
     points = [project(*point) for point in great_circle(here, there)]
     drawn: list[Any] = [f"{x:.0f} {y:.0f}" for x, y in points]
-    return Markup("M" + "L".join(drawn))  # noqa: S704  numbers only
+    return Markup("M" + "L".join(drawn))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cache
@@ -30,9 +31,16 @@ from raretrail.show.reasons import Row, reasons
 from raretrail.show.text import count, cut_middle, in_utc, inert, lasting, listed, number
 
 LONGEST = 400
-# With more incidents than this the later ones show less of their evidence, so that the page stays small.
-FULL_INCIDENTS = 60
+MOST_BYTES = 4_500_000
+# How many incidents show all their evidence, and how many events and findings the others show: the
+# first that makes a page of less than `MOST_BYTES`, else the last.
+_DETAIL = ((60, 5, 3), (30, 3, 1), (10, 0, 0), (0, 0, 0))
+_FULL_EVENTS, _FULL_FINDINGS = 20, 10
 TOP_OF_DAY, NEWEST_SHOWN = 5, 5
+# Where on the page what could not be read is missed.
+_PARTS = {"habit": "habit", "coverage": "coverage", "threshold": "threshold"} | dict.fromkeys(
+    ("incidents", "findings", "events", "places"), "incidents"
+)
 _BUILD = re.compile(r"([\w-]+)@(\d{4}-\d{2}-\d{2})")
 
 
@@ -44,23 +52,34 @@ def page(material: Material, *, threshold: float, attribution: str) -> str:
     """
     template = _environment().get_template("page.html.j2")
     style, script = _asset("style.css"), _asset("page.js")
-    return template.render(
-        style=Markup(style),  # noqa: S704  our own file
-        script=Markup(script),  # noqa: S704  our own file
-        policy=_policy(style, script),
-        outlines=maps.outlines(),
-        version=__version__,
-        attribution=attribution,
-        **_context(material, threshold),
-    )
+    fixed = {
+        "style": Markup(style),  # our own file
+        "script": Markup(script),  # our own file
+        "policy": _policy(style, script),
+        "outlines": maps.outlines(),
+        "glossary": terms.glossary(),
+        "version": __version__,
+        "attribution": attribution,
+    }
+    text = ""
+    for detail in _DETAIL:
+        text = template.render(**fixed, **_context(material, threshold, detail))
+        if len(text.encode()) <= MOST_BYTES:
+            break
+    return text
 
 
-def _context(material: Material, threshold: float) -> dict[str, Any]:
+def _context(material: Material, threshold: float, detail: tuple[int, int, int]) -> dict[str, Any]:
     first, last = material.first_day, material.last_day
     ranked = material.incidents
     of_day = [row for row in ranked if last is not None and _touches(row, last)]
     newest = sorted(ranked, key=lambda r: (in_utc(r["first_time"]), r["incident_id"]), reverse=True)
-    shown = [_incident(row, material, full=n < FULL_INCIDENTS) for n, row in enumerate(ranked)]
+    whole, events, findings = detail
+    full = (True, _FULL_EVENTS, _FULL_FINDINGS)
+    shown = [
+        _incident(row, material, *(full if n < whole else (False, events, findings)))
+        for n, row in enumerate(ranked)
+    ]
     by_id = {one["id"]: one for one in shown}
     day_ids = [row["incident_id"] for row in of_day[:TOP_OF_DAY]]
     new_ids = [row["incident_id"] for row in newest if row["incident_id"] not in day_ids][:NEWEST_SHOWN]
@@ -117,11 +136,13 @@ def _judged_days(material: Material) -> int:
 # ---------------------------------------------------------------------------------------- incidents
 
 
-def _incident(row: Row, material: Material, *, full: bool) -> dict[str, Any]:
+def _incident(
+    row: Row, material: Material, full: bool, events_told: int, findings_told: int
+) -> dict[str, Any]:
     findings = material.findings.get(row["incident_id"], [])
     events = material.events.get(row["incident_id"], [])
     name = short_principal(row["principal"], row.get("principal_kind"))
-    told = sorted(events, key=lambda e: e["importance"])[: 20 if full else 5]
+    told = sorted(events, key=lambda e: e["importance"])[:events_told]
     commands = list(row.get("commands") or [])
     agents = sorted({f["user_agent"] for f in findings if f.get("user_agent")})
     keys = sorted({f["access_key_id"] for f in findings if f.get("access_key_id")})
@@ -130,6 +151,7 @@ def _incident(row: Row, material: Material, *, full: bool) -> dict[str, Any]:
     errors = sum(1 for event in events if event.get("error_code"))
     return {
         "id": row["incident_id"],
+        "full": full,
         "short": short_id(row["incident_id"]),
         "row": row,
         "score": row.get("score") or 0.0,
@@ -156,7 +178,7 @@ def _incident(row: Row, material: Material, *, full: bool) -> dict[str, Any]:
         "errors": errors,
         "events": sorted(told, key=lambda e: (in_utc(e["event_time"]), e["event_id"])),
         "events_read": len(events),
-        "findings": sorted(findings, key=lambda f: f.get("rank_of_all") or 0)[: 10 if full else 3],
+        "findings": sorted(findings, key=lambda f: f.get("rank_of_all") or 0)[:findings_told],
         "top": findings[0] if findings else None,
     }
 
@@ -166,87 +188,72 @@ def _incident(row: Row, material: Material, *, full: bool) -> dict[str, Any]:
 
 def _tiles(material: Material, statuses: Sequence[Row]) -> list[dict[str, str]]:
     """What a glance should tell beside the incidents: figures, each leading to its part."""
-    tiles = []
+    tiles: list[dict[str, str]] = []
+
+    def tile(figure: str, name: str, told: str, to: str) -> None:
+        tiles.append({"figure": figure, "name": name, "told": told, "to": to})
+
     if material.coverage and material.last_day is not None:
-        by_day: dict[date, int] = {}
+        by_day: Counter[date] = Counter()
         for row in material.coverage:
-            by_day[row["event_date"]] = by_day.get(row["event_date"], 0) + row["events"]
-        days = sorted(by_day.values())
-        usual = days[len(days) // 2]
-        tiles.append(
-            {
-                "figure": f"{by_day.get(material.last_day, 0):,}",
-                "name": "events on the last day",
-                "told": f"{usual:,} on a usual day",
-                "to": "coverage",
-            }
-        )
+            by_day[row["event_date"]] += row["events"]
+        usual = sorted(by_day.values())[len(by_day) // 2]
+        on_last = by_day[material.last_day]
+        tile(f"{on_last:,}", "events on the last day", f"{usual:,} on a usual day", "coverage")
     if statuses:
         share = sum(row["width"] for row in statuses if row["status"] == "city")
-        rest = max(statuses, key=lambda r: r["width"] if r["status"] != "city" else -1)
-        tiles.append(
-            {
-                "figure": f"{share:.0f} %",
-                "name": "of events placed in a city",
-                "told": f"{rest['width']:.0f} % {rest['status'].replace('_', ' ')}" if rest["status"] != "city" else "",
-                "to": "coverage",
-            }
-        )
+        others = [row for row in statuses if row["status"] != "city"]
+        most = max(others, key=lambda row: row["width"], default=None)
+        told = f"{most['width']:.0f} % {most['status'].replace('_', ' ')}" if most else ""
+        tile(f"{share:.0f} %", "of events placed in a city", told, "coverage")
     if material.checks:
         met = sum(1 for row in material.checks if row["success"])
         failed = len(material.checks) - met
-        tiles.append(
-            {
-                "figure": f"{met} of {len(material.checks)}",
-                "name": "checks met",
-                "told": f"{failed} not met" if failed else "nothing held back",
-                "to": "quality",
-            }
-        )
+        told = f"{failed} not met" if failed else "nothing held back"
+        tile(f"{met} of {len(material.checks)}", "checks met", told, "quality")
     if material.runs:
         run = material.runs[0]
-        length = sum((run.get("seconds") or {}).values())
-        tiles.append(
-            {
-                "figure": str(run["status"]),
-                "name": "last run",
-                "told": f"{in_utc(run['started_at']):%d %b %H:%M} UTC, {lasting(length)}",
-                "to": "quality",
-            }
-        )
+        length = lasting(sum((run.get("seconds") or {}).values()))
+        told = f"{in_utc(run['started_at']):%d %b %H:%M} UTC, {length}"
+        tile(str(run["status"]), "last run", told, "quality")
     return tiles
 
 
 def notices(material: Material, accounts: Sequence[charts.Account]) -> list[tuple[str, str, str]]:
     """What an operator must know before trusting the page: (grave or mild, sentence, part)."""
     told: list[tuple[str, str, str]] = []
-    run = material.runs[0] if material.runs else None
-    if run is not None and run["status"] not in ("done", "staged"):
+
+    def notice(grade: str, sentence: str, part: str) -> None:
+        told.append((grade, sentence, part))
+
+    run: Row = material.runs[0] if material.runs else {}
+    if run and run["status"] not in ("done", "staged"):
         message = f": {run['message']}" if run.get("message") else ""
-        told.append(("grave", f"The last run ended as {run['status']}{message}", "quality"))
+        notice("grave", f"The last run ended as {run['status']}{message}", "quality")
     unmet = [row for row in material.checks if not row["success"]]
     if unmet:
         critical = sum(row["severity"] == "critical" for row in unmet)
         also = f", {critical} of them critical" if critical else ""
         names = listed(sorted({str(row["expectation"]) for row in unmet}), 3)
-        told.append(
-            ("grave" if critical else "mild", f"{count(len(unmet), 'check')} not met{also}: {names}", "quality")
-        )
+        grade = "grave" if critical else "mild"
+        notice(grade, f"{count(len(unmet), 'check')} not met{also}: {names}", "quality")
     if material.last_day is not None:
         behind = (in_utc(material.made_at).date() - material.last_day).days
         if behind > 1:
-            told.append(("mild", f"The last day with events is {behind:,} days ago", "coverage"))
-        silent = [a.name for a in accounts if material.last_day in a.silent and a.active >= 0.8 * (a.active + len(a.silent))]
+            notice("mild", f"The last day with events is {behind:,} days ago", "coverage")
+        silent = [a.name for a in accounts if material.last_day in a.silent and a.active > 4 * len(a.silent)]
         if silent:
-            told.append(("mild", f"No events on the last day from {listed(silent, 3)}", "coverage"))
-        for build, built in _BUILD.findall(str((run or {}).get("geo_build") or "")):
+            notice("mild", f"No events on the last day from {listed(silent, 3)}", "coverage")
+        for build, built in _BUILD.findall(str(run.get("geo_build") or "")):
             age = (material.last_day - date.fromisoformat(built)).days
             if age > OLD_AFTER_DAYS:
-                told.append(("mild", f"Places come from {build} of {built}, {age:,} days older than the last events", "coverage"))
+                old = f"Places come from {build} of {built}, {age:,} days older than the last events"
+                notice("mild", old, "coverage")
     if material.quarantined:
         pieces = sum(row["pieces"] for row in material.quarantined)
-        told.append(("mild", f"{count(pieces, 'record or file', 'records or files')} in quarantine", "quality"))
-    told += [("mild", f"Could not be read ({part}): {reason}", part) for part, reason in material.lacking.items()]
+        notice("mild", f"{count(pieces, 'record or file', 'records or files')} in quarantine", "quality")
+    for part, reason in material.lacking.items():
+        notice("grave", f"Could not be read ({part}): {reason}", _PARTS.get(part, "quality"))
     return told
 
 
@@ -274,7 +281,8 @@ def _heat(material: Material) -> dict[str, Any] | None:
             # Steps of equal ratio: one alone must differ from three as thirty do from ninety.
             shade = 1 + min(4, int(5 * (cell["principals_30"] / most) ** 0.5)) if most > 1 else 1
             new = (week - cell["first_day"]).days <= 7
-            line.append({"principals": cell["principals_30"], "days": cell["days_30"], "shade": shade, "new": new})
+            counts = {"principals": cell["principals_30"], "days": cell["days_30"]}
+            line.append({**counts, "shade": shade, "new": new})
         rows.append((command, line))
     head = material.habit[0] if material.habit else {}
     return {

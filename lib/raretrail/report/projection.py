@@ -21,7 +21,7 @@ def project(latitude: float, longitude: float) -> Point:
     return longitude * UNITS_PER_DEGREE, -y * UNITS_PER_DEGREE
 
 
-def great_circle(start: Point, end: Point, steps: int = 24) -> list[Point]:
+def great_circle(start: Point, end: Point, steps: int = 16) -> list[Point]:
     """The shortest way from start to end in steps + 1 points (degrees).
 
     Longitudes go on without a jump where the way crosses the date line, so they may pass ±180.

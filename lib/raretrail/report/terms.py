@@ -41,19 +41,21 @@ class Bar:
     percent: float
     told: str
     kind: str
-    meaning: str
+
+
+def glossary() -> list[tuple[str, str]]:
+    """Every term there is, in words, and what it measures."""
+    return [(_words(name), meaning) for name, meaning in _COMMENTS.items() if name.endswith("_bits")]
 
 
 def parts(incident: Row) -> list[Bar]:
     """Where, how and what of an incident, and what their coming together adds."""
-    values = [(_words(name), incident.get(name) or 0.0, _COMMENTS.get(name, "")) for name in _PARTS]
-    rest = (incident.get("bits") or 0.0) - sum(bits for _, bits, _ in values)
+    values = [(_words(name), incident.get(name) or 0.0) for name in _PARTS]
+    rest = (incident.get("bits") or 0.0) - sum(bits for _, bits in values)
     if rest > 0.05:
-        values.append(("together", rest, "What the parts add by being unusual at once"))
+        values.append(("together", rest))
     full = max(incident.get("bits") or 0.0, _FULL_BITS)
-    return [
-        Bar(name, bits, _percent(bits, full), "", "part", meaning) for name, bits, meaning in values if bits > 0
-    ]
+    return [Bar(name, bits, _percent(bits, full), "", "part") for name, bits in values if bits > 0]
 
 
 def terms(findings: Sequence[Row]) -> list[Bar]:
@@ -67,17 +69,16 @@ def terms(findings: Sequence[Row]) -> list[Bar]:
         if row is not None and bits > 0:
             kind = "aside" if "_given_" in column else "term"
             full = max(_FULL_BITS, *(f.get(column) or 0.0 for f in findings))
-            bars.append(
-                Bar(
-                    _words(column), bits, _percent(bits, full), _told(column.removesuffix("_bits"), row),
-                    kind, _COMMENTS.get(column, ""),
-                )
-            )  # fmt: skip
+            bars.append(Bar(_words(column), bits, _percent(bits, full), _told(_stem(column), row), kind))
     return bars
 
 
+def _stem(column: str) -> str:
+    return column.removesuffix("_bits")
+
+
 def _words(column: str) -> str:
-    return column.removesuffix("_bits").replace("agent", "tool").replace("_", " ")
+    return _stem(column).replace("agent", "tool").replace("_", " ")
 
 
 def _percent(bits: float, full: float) -> float:
@@ -105,7 +106,8 @@ def _told(term: str, row: Row) -> str:
             else f"on {count(days, 'day')} of this principal"
         )  # fmt: skip
     if others is not None:
-        told.append(("and by " if days is not None else "by ") + (count(others, "other") if others else "nobody else"))
+        by = count(others, "other") if others else "nobody else"
+        told.append(f"and by {by}" if days is not None else f"by {by}")
     if days is None and others is None:
         told += _own_counts(term, row)
     if term == "place" and row.get("nearest_place_km") is not None:
