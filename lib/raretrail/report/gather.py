@@ -211,7 +211,8 @@ _EVENTS = f"""
 """
 
 _PLACED = """(
-        SELECT place, max(place_name) AS place_name, avg(latitude) AS latitude, avg(longitude) AS longitude
+        SELECT place, max(place_name) AS place_name, round(avg(latitude), 4) AS latitude,
+            round(avg(longitude), 4) AS longitude
         FROM places WHERE latitude IS NOT NULL AND longitude IS NOT NULL GROUP BY place
     )"""
 
@@ -261,17 +262,26 @@ _HABIT_CELLS = f"""
     WHERE l.days_30 > 0
 """
 
+# The name of a column made stays clear of those it is made of: Spark takes them for one another.
 _NEWS = {
     "places": f"""
-        SELECT max(place_name) AS name, min(first_day) AS first_day, count(*) AS commands,
-            max(principals_7) AS principals, count(*) OVER () AS total
-        FROM ({_LATEST}) latest GROUP BY place HAVING min(first_day) >= max(as_of) - INTERVAL '7' DAY
+        SELECT name, begun AS first_day, commands, principals, count(*) OVER () AS total
+        FROM (
+            SELECT max(place_name) AS name, min(first_day) AS begun, max(as_of) AS until,
+                count(*) AS commands, max(principals_7) AS principals
+            FROM ({_LATEST}) latest GROUP BY place
+        ) places
+        WHERE begun >= until - INTERVAL '7' DAY
         ORDER BY principals DESC, commands DESC, name LIMIT {NEW_EACH}
     """,
     "commands": f"""
-        SELECT command AS name, min(first_day) AS first_day, count(*) AS places,
-            max(principals_7) AS principals, count(*) OVER () AS total
-        FROM ({_LATEST}) latest GROUP BY command HAVING min(first_day) >= max(as_of) - INTERVAL '7' DAY
+        SELECT name, begun AS first_day, places, principals, count(*) OVER () AS total
+        FROM (
+            SELECT command AS name, min(first_day) AS begun, max(as_of) AS until,
+                count(*) AS places, max(principals_7) AS principals
+            FROM ({_LATEST}) latest GROUP BY command
+        ) commands
+        WHERE begun >= until - INTERVAL '7' DAY
         ORDER BY principals DESC, places DESC, name LIMIT {NEW_EACH}
     """,
     "pairs": f"""

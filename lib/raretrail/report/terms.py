@@ -97,8 +97,6 @@ def _told(term: str, row: Row) -> str:
     days, others = row.get(f"principal_{term}_days"), row.get(f"{term}_principals")
     told = []
     value = row.get(_VALUES.get(term, term)) or (row.get("network") if term == "network" else None)
-    if value:
-        told.append(f"{value}:")
     if days is not None:
         active = row.get("principal_active_days")
         told.append(
@@ -112,6 +110,8 @@ def _told(term: str, row: Row) -> str:
         told += _own_counts(term, row)
     if term == "place" and row.get("nearest_place_km") is not None:
         told.append(f"({row['nearest_place_km']:,.0f} km from {row['nearest_place']})")
+    if value:
+        return f"{value}: {' '.join(told)}" if told else str(value)
     return " ".join(told)
 
 
