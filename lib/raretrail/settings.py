@@ -7,6 +7,7 @@ folder over them; options lay over both. `Settings.hash` names the result in eve
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 from datetime import timedelta
@@ -16,7 +17,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from raretrail.errors import UsageError
 
@@ -47,6 +57,11 @@ def format_duration(value: timedelta) -> str:
 Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)
 ]
+
+
+def _several(value: object) -> object:
+    """One value or a list of them, as a list."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 class Model(BaseModel):
@@ -146,6 +161,48 @@ class Detector(Model):
     enabled: bool = True
 
 
+class KnownNetwork(Model):
+    """A network the organisation knows, by blocks of addresses or by numbers of autonomous systems."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["office", "vpn", "vendor", "hosting", "hostile"]
+    cidr: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    as_number: Annotated[tuple[Annotated[int, Field(ge=1, lt=2**32)], ...], BeforeValidator(_several)] = ()
+
+    @field_validator("cidr")
+    @classmethod
+    def _blocks(cls, blocks: tuple[str, ...]) -> tuple[str, ...]:
+        for block in blocks:
+            try:
+                ipaddress.ip_network(block)
+            except ValueError as error:
+                raise ValueError(f"{error}; write a block as 203.0.113.0/24 or 2001:db8::/32") from None
+        return tuple(str(ipaddress.ip_network(block)) for block in blocks)
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> KnownNetwork:
+        if not self.cidr and not self.as_number:
+            raise ValueError(f"network {self.name!r} needs a cidr or an as_number")
+        return self
+
+
+class _NetworksFile(Model):
+    """conf/networks.yml."""
+
+    networks: list[KnownNetwork] = []
+
+    @field_validator("networks")
+    @classmethod
+    def _each_once(cls, networks: list[KnownNetwork]) -> list[KnownNetwork]:
+        names: dict[str, str] = {}
+        for network in networks:
+            for known in (*network.cidr, *(f"AS{number}" for number in network.as_number)):
+                if known in names:
+                    raise ValueError(f"{known} is both {names[known]!r} and {network.name!r}")
+                names[known] = network.name
+        return networks
+
+
 class Settings(Model):
     """Everything a run depends on besides its input."""
 
@@ -158,6 +215,7 @@ class Settings(Model):
     score: ScoreSettings = ScoreSettings()
     alerts: AlertSettings = AlertSettings()
     detectors: list[Detector] = []
+    networks: list[KnownNetwork] = []
     conf_dirs: list[str] = []
 
     @cached_property
@@ -266,6 +324,9 @@ def load_settings(
             if detectors[file.stem].name != file.stem:
                 raise UsageError(f"{file}: name must be {file.stem!r}, the file's own name")
     tree["detectors"] = [detectors[name] for name in sorted(detectors)]
+    networks = next((f / "networks.yml" for f in reversed(folders) if (f / "networks.yml").exists()), None)
+    if networks and "networks" not in tree:
+        tree["networks"] = _parse(_NetworksFile, _read_yaml(networks), str(networks)).networks
     tree["conf_dirs"] = [str(folder) for folder in folders[1:]]
     return _parse(Settings, tree, " + ".join(name for name, layer in layers if layer)), dict(sources)
 

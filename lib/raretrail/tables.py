@@ -701,6 +701,8 @@ _FINDING: tuple[Column, ...] = (
     _c("last_time", "timestamp", "Last of them"),
     *PLACE_COLUMNS,
     _c("geo_build", "string", "Build of the databases that placed it"),
+    _c("known_network", "string", "The organisation's name for the network (conf/networks.yml)"),
+    _c("known_network_kind", "string", "office, vpn, vendor, hosting or hostile"),
     *_TERMS,
     *_SCORE,
     _c("rule_severity", "string", "Severity of the detector's rule"),

@@ -13,6 +13,7 @@ from raretrail.baseline.nearest import to_coordinates, to_nearest
 from raretrail.detect.candidates import to_candidates, to_lookup, with_terms
 from raretrail.detect.findings import to_evidence, to_findings
 from raretrail.detect.surprise import to_surprises
+from raretrail.geo.networks import with_known_network
 from raretrail.settings import Settings
 from raretrail.stages.baseline import KnownUses, known_uses, stored_days, stored_history
 from raretrail.stages.locating import Geo, places_of
@@ -91,13 +92,17 @@ def score(
     surprises = warehouse.read(STAGED_SURPRISES)
 
     address = F.coalesce("source_ip_address", F.lit(""))
-    placed = places.withColumns(
-        {
-            "country": F.coalesce("country_iso_code", "geo_status"),
-            "network": F.coalesce("network", "geo_status"),
-            "source_ip_address": address,
-        }
-    ).drop("located_at")
+    placed = (
+        with_known_network(places, settings.networks)
+        .withColumns(
+            {
+                "country": F.coalesce("country_iso_code", "geo_status"),
+                "network": F.coalesce("network", "geo_status"),
+                "source_ip_address": address,
+            }
+        )
+        .drop("located_at")
+    )
     candidates = (
         to_candidates(window_events(warehouse, window))
         .join(F.broadcast(placed), "source_ip_address", "left")
