@@ -225,3 +225,19 @@ def test_five_hundred_incidents_open_quickly(watched: Watched, shots: Path, tmp_
     (shots / "figures.txt").write_text(told)
     assert loaded < 3 and filtered < 1
     assert watched.said == []
+
+
+def test_its_policy_stops_what_would_slip_through_the_escaping(
+    watched: Watched, report: Path, tmp_path: Path
+) -> None:
+    slipped = '<script>document.title="owned"</script><img src="http://127.0.0.1:9/x" onerror="alert(1)">'
+    text = report.read_text(encoding="utf-8").replace('<main id="main">', '<main id="main">' + slipped)
+    broken = tmp_path / "broken.html"
+    broken.write_text(text, encoding="utf-8")
+    stopped: list[str | None] = []
+    watched.page.on("requestfailed", lambda request: stopped.append(request.failure))
+    page = watched.open(broken)
+    assert page.title().startswith("raretrail")
+    # A request that the policy stops before it leaves is announced, and failed, all the same.
+    assert stopped == ["csp"] and len(watched.asked) == 2
+    assert len(watched.said) >= 2 and all("Content Security Policy" in said for said in watched.said)
