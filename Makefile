@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow lint types format clean
+.PHONY: help setup demo test test-slow lint types docs format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,11 @@ lint: ## Check style with ruff
 types: ## Check types with mypy
 	@$(SETUP) --dev
 	@.venv/bin/mypy
+
+docs: ## Build the manual into site/
+	@$(SETUP) --dev
+	@.venv/bin/mkdocs build --strict --quiet $(ARGS)
+	@echo "the manual is site/index.html"
 
 format: ## Let ruff rewrite the code
 	@$(SETUP) --dev

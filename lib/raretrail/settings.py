@@ -87,7 +87,6 @@ class IngestSettings(Model):
     batch_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
     task_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
     driver_bytes: Annotated[int, Field(ge=0)] = 8 * 1024 * 1024
-    max_file_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * 1024
     duplicate_days: Annotated[int, Field(ge=1)] = 7
 
 

@@ -1,0 +1,153 @@
+"""The manual does what it says: its queries find something, its commands are commands, its site builds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raretrail import cli, tables
+from raretrail.look import open_duckdb
+from raretrail.settings import load_settings
+from small_warehouse import make_small_warehouse
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import manual  # noqa: E402
+
+FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+# Those that look into a warehouse run; the others, which would start Spark or write, are parsed.
+LOOKS = ("sql", "incidents", "show", "export")
+
+
+def _blocks(*languages: str) -> Iterator[tuple[str, str]]:
+    """(page and line, text) of every fenced block in these languages, of written and generated pages."""
+    pages = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in _files()}
+    for page, text in {**pages, **{f"docs/{name}": text for name, text in manual.pages().items()}}.items():
+        for block in FENCE.finditer(text):
+            if block[2] in languages:
+                line = text[: block.start()].count("\n") + 1
+                yield f"{page}:{line}", re.sub(f"^{block[1]}", "", block[3], flags=re.MULTILINE)
+
+
+def _files() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _commands() -> list[tuple[str, list[str]]]:
+    found = []
+    for where, text in _blocks("sh", "cron"):
+        for line in text.splitlines():
+            command = line[line.index("raretrail ") :] if line.startswith("*/") else line
+            if command.strip():
+                found.append((where, shlex.split(command, comments=True)))
+    return found
+
+
+QUERIES = list(_blocks("sql"))
+COMMANDS = _commands()
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_small_warehouse(tmp_path_factory.mktemp("manual") / "warehouse"))
+
+
+def test_the_manual_has_queries_and_commands() -> None:
+    assert len(QUERIES) >= 15
+    assert {words[1] for _, words in COMMANDS if words[0] == "raretrail"} >= {
+        "run",
+        "sql",
+        "show",
+        "incidents",
+    }
+
+
+@pytest.mark.parametrize(("where", "query"), QUERIES, ids=[where for where, _ in QUERIES])
+def test_a_query_finds_something(where: str, query: str, warehouse: str) -> None:
+    with open_duckdb(warehouse) as look:
+        assert list(look.query(query).rows()), f"{where}: no row"
+
+
+@pytest.mark.parametrize(("where", "words"), COMMANDS, ids=[f"{w} {c[0]} {c[1]}" for w, c in COMMANDS])
+def test_a_command_is_one(
+    where: str, words: list[str], warehouse: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), where
+    elif words[0] == "spark-submit":
+        script = ROOT / words[1]
+        assert script.is_file(), where
+        cli._parser().parse_args([script.stem, *words[2:]])
+    else:
+        assert words[0] == "raretrail", f"{where}: not a command this test knows"
+        arguments = words[1:]
+        cli._parser().parse_args(arguments)
+        if arguments[0] in LOOKS and "spark" not in arguments:
+            arguments[arguments.index("--warehouse") + 1] = warehouse
+            assert cli.main(arguments) == 0, where
+            assert capsys.readouterr().out.strip(), f"{where}: nothing shown"
+
+
+def test_every_table_column_setting_detector_and_command_is_in_the_reference() -> None:
+    pages = manual.pages()
+    for table in tables.ALL:
+        section = pages["reference/tables.md"].split(f"## {table.name}\n")[1].split("\n## ")[0]
+        for column in table.columns:
+            assert f"| `{column.name}`" in section
+            assert manual.cell(column.comment) in section
+    settings, _ = load_settings()
+    for key, _ in manual._leaves(type(settings)):
+        assert f"| `{key}` |" in pages["reference/settings.md"]
+    for detector in settings.detectors:
+        assert f"## {detector.name}\n" in pages["reference/detectors.md"]
+    for name, parser in manual.commands():
+        section = pages["reference/commands.md"].split(f"## raretrail {name}\n")[1].split("\n## ")[0]
+        for option in parser._option_string_actions:
+            assert option in ("-h", "--help", "--debug") or f"`{option}`" in section
+
+
+def test_a_setting_without_a_comment_cannot_be_documented() -> None:
+    comments = manual._comments("a:\n  # above\n  b: 1\n  c: 2  # beside\n  d: 3\ne: null # top\n")
+    assert comments == {"a.b": "above", "a.c": "beside", "e": "top"}
+
+
+def test_text_in_a_cell_is_no_markup() -> None:
+    assert manual.cell("a | b_c <d> `e`\nf") == r"a \| b\_c &lt;d&gt; \`e\` f"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it: strict, so that a broken link or anchor fails."""
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_site_asks_nothing_of_any_network(site: Path) -> None:
+    asked = re.compile(
+        r"<(?:script|img|iframe|source|video)[^>]+src=[\"']?(?:https?:)?//[^\"' >]+"
+        r"|<link(?![^>]+rel=[\"']?canonical)[^>]+href=[\"']?(?:https?:)?//[^\"' >]+"
+        r"|(?:url\(|@import )[\"']?(?:https?:)?//[^\"')]+"
+    )
+    pages = [*site.rglob("*.html"), *site.rglob("*.css")]
+    assert len(pages) > 12
+    for page in pages:
+        found = asked.findall(page.read_text(encoding="utf-8"))
+        assert not found, f"{page.relative_to(site)}: {found[:3]}"
+
+
+def test_every_page_of_the_site_is_reached_from_the_first(site: Path) -> None:
+    first = (site / "index.html").read_text(encoding="utf-8")
+    linked = set(re.findall(r'href="?([\w/.-]+\.html)', first))
+    there = {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
+    assert there - linked <= {"404.html", "index.html"}
