@@ -29,8 +29,8 @@ RUN, PLAYED = "20260221T174500Z-0000aaaa", "20260221T000500Z-0000bbbb"
 
 _PLACES: dict[str, Row] = {
     "Amsterdam": {
-        "geo_status": "city", "place": "city:2759794", "place_name": "Amsterdam, NL", "city_name": "Amsterdam",
-        "city_geoname_id": 2759794, "region_iso_code": "NH", "region_name": "North Holland",
+        "geo_status": "city", "place": "city:2759794", "place_name": "Amsterdam, NL",
+        "city_name": "Amsterdam", "city_geoname_id": 2759794, "region_iso_code": "NH", "region_name": "North Holland",
         "country_iso_code": "NL", "country_name": "Netherlands", "latitude": 52.37, "longitude": 4.89,
         "accuracy_radius": 20, "time_zone": "Europe/Amsterdam", "as_number": 4200000001,
         "as_organization": "Meridian Partners", "network": "AS4200000001",
@@ -44,7 +44,10 @@ _PLACES: dict[str, Row] = {
     },
     "nowhere": {"geo_status": "aws_service", "place": "aws_service", "place_name": "an AWS service"},
 }  # fmt: skip
+_HASH = "0123456789abcdef"
 _USUAL = ("s3:ListBuckets", "logs:FilterLogEvents", "dynamodb:Query")
+_OF_EVENT = (*["recipient_account_id", "principal", "principal_kind", "command", "source_ip_address"],
+             "user_agent", "agent_family", "access_key_id")  # fmt: skip
 _ATTACK = (
     ("iam:ListUsers", None), ("ses:GetSendQuota", None), ("ses:GetSendQuota", "AccessDeniedException"),
     ("sts:GetFederationToken", None), ("secretsmanager:ListSecrets", "AccessDenied"),
@@ -198,7 +201,8 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
             for p, c, a in groups("principal", "command", "source_ip_address")
         ],
         "baseline_command_place": [
-            {**org, "command": c, "place": p, "place_name": n, "country_iso_code": k, **_days(rows), **behind(rows)}
+            {**org, "command": c, "place": p, "place_name": n, "country_iso_code": k,
+             **_days(rows), **behind(rows)}
             for (c, p, n, k), rows in pairs.items()
         ],
         "baseline_command_country": [
@@ -252,13 +256,12 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
             found.append({
                 "anomaly_id": INCIDENT if first else f"{number:02d}{detector[:12]}".ljust(32, "0"),
                 "detector": detector, "bucket_start": start, "bucket_end": end, "bucket_date": JUDGED,
-                **{name: row[name] for name in ("recipient_account_id", "principal", "principal_kind", "command",
-                   "source_ip_address", "user_agent", "agent_family", "access_key_id")},
+                **{name: row[name] for name in _OF_EVENT},
                 "error_code": row["error_code"] or "", "event_count": 1, "first_time": row["event_time"],
                 "last_time": row["event_time"], **place, "geo_build": row["geo_build"], **terms,
                 "rule_severity": "low", "risk_score": 21, "evidence_event_ids": [row["event_id"]],
                 "summary": f"{row['command']} from Durban, ZA, where nobody was seen in 90 days",
-                "settings_hash": "0123456789abcdef", "run_id": RUN, "incident_id": INCIDENT, "quality": "ok",
+                "settings_hash": _HASH, "run_id": RUN, "incident_id": INCIDENT, "quality": "ok",
                 "first_scored_at": scored, "score_revision": 0,
             })  # fmt: skip
     kept = {c.name for c in tables.INCIDENTS.columns}
@@ -275,7 +278,7 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
     }  # fmt: skip
     calibration = {
         "as_of": JUDGED,
-        "settings_hash": "0123456789abcdef",
+        "settings_hash": _HASH,
         "judged_days": 14,
         "bits": [24.0, 12.5],
     }
@@ -287,7 +290,7 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
     shared: Row = {
         "status": "done", "late_buckets": [], "event_days": [JUDGED], "held_scopes": [],
         "seconds": [("ingest", 6.0), ("score", 9.0)], "input_versions": [("events", 3)],
-        "settings_hash": "0123456789abcdef", "geo_build": "GeoLite2-City@2026-02-01", "program_version": "0",
+        "settings_hash": _HASH, "geo_build": "GeoLite2-City@2026-02-01", "program_version": "0",
     }  # fmt: skip
     history = {
         **shared, "run_id": PLAYED, "started_at": started - timedelta(hours=17), "mode": "history",
@@ -319,8 +322,8 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
         "ingest_files": [file, unreadable],
         "quarantine": [set_aside],
         "data_quality": [
-            {**checked, "suite": "events", "expectation": "some_events", "success": True, "observed_value": 5.0,
-             "detail": "as expected"},
+            {**checked, "suite": "events", "expectation": "some_events", "success": True,
+             "observed_value": 5.0, "detail": "as expected"},
             {**checked, "suite": "ledger", "expectation": "files_readable", "success": False,
              "observed_value": 1.0, "unexpected_count": 1, "detail": "1 file could not be read"},
         ],

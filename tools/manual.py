@@ -60,8 +60,8 @@ def _code(text: object) -> str:
 def tables_page() -> str:
     """Every table with every column."""
     parts = [
-        "# Tables\n\nWritten from `lib/raretrail/tables.py`. In a directory warehouse W table T lies at `W/T` as "
-        "a Delta table; on a catalog it is `catalog.schema.T`. A column marked † depends on the order in "
+        "# Tables\n\nWritten from `lib/raretrail/tables.py`. In a directory warehouse W table T lies at `W/T` "
+        "as a Delta table; on a catalog it is `catalog.schema.T`. A column marked † depends on the order in "
         "which files came; all others are the same whatever came first. Tables named `staged_…` hold what "
         "a run has in hand.\n"
     ]
@@ -98,8 +98,8 @@ def settings_page() -> str:
             value = value[part]
         rows.append([_code(key), cell(_type_name(info)), _code(_yaml(value)), cell(comments[key])])
     return (
-        "# Settings\n\nWritten from `lib/raretrail/settings.py` and `conf/settings.yml`. `--conf` lays a file, or "
-        "a folder with `settings.yml`, `principals.yml`, `detectors/` and `expectations/`, over these "
+        "# Settings\n\nWritten from `lib/raretrail/settings.py` and `conf/settings.yml`. `--conf` lays a file, "
+        "or a folder with `settings.yml`, `principals.yml`, `detectors/` and `expectations/`, over these "
         "defaults; options of the command line lie over both. An unknown key is refused. What applies, "
         "and where each value came from:\n\n"
         "```sh\nraretrail run --print-settings\n```\n\n"
@@ -159,7 +159,8 @@ def _type_name(info: FieldInfo) -> str:
             return f"{name(inside[0])} or null"
         if kind is bool:
             return "true or false"
-        return names.get(kind.__name__, kind.__name__)
+        plain = str(kind.__name__)
+        return names.get(plain, plain)
 
     least = [f"{sign} {getattr(m, attribute)}" for m in info.metadata for attribute, sign in _BOUNDS.items()
              if getattr(m, attribute, None) is not None]  # fmt: skip
@@ -256,8 +257,8 @@ def _expected(expectation: Expectation) -> str:
 def commands_page() -> str:
     """Every command with every option, from the parser itself."""
     parts = [
-        "# Commands\n\nWritten from the parser in `lib/raretrail/cli.py`; `raretrail COMMAND --help` says the "
-        "same. Times are UTC; a time without a zone is taken as UTC.\n"
+        "# Commands\n\nWritten from the parser in `lib/raretrail/cli.py`; `raretrail COMMAND --help` says "
+        "the same. Times are UTC; a time without a zone is taken as UTC.\n"
     ]
     for name, parser in commands():
         rows = [
