@@ -30,8 +30,9 @@ RUN, PLAYED = "20260221T174500Z-0000aaaa", "20260221T000500Z-0000bbbb"
 _PLACES: dict[str, Row] = {
     "Amsterdam": {
         "geo_status": "city", "place": "city:2759794", "place_name": "Amsterdam, NL",
-        "city_name": "Amsterdam", "city_geoname_id": 2759794, "region_iso_code": "NH", "region_name": "North Holland",
-        "country_iso_code": "NL", "country_name": "Netherlands", "latitude": 52.37, "longitude": 4.89,
+        "city_name": "Amsterdam", "city_geoname_id": 2759794, "region_iso_code": "NH",
+        "region_name": "North Holland", "country_iso_code": "NL", "country_name": "Netherlands",
+        "latitude": 52.37, "longitude": 4.89,
         "accuracy_radius": 20, "time_zone": "Europe/Amsterdam", "as_number": 4200000001,
         "as_organization": "Meridian Partners", "network": "AS4200000001",
     },

@@ -7,6 +7,7 @@ them as they read the pages that are files. None is committed: what they say is 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import typing
 from collections.abc import Iterable, Iterator
@@ -60,10 +61,10 @@ def _code(text: object) -> str:
 def tables_page() -> str:
     """Every table with every column."""
     parts = [
-        "# Tables\n\nWritten from `lib/raretrail/tables.py`. In a directory warehouse W table T lies at `W/T` "
-        "as a Delta table; on a catalog it is `catalog.schema.T`. A column marked † depends on the order in "
-        "which files came; all others are the same whatever came first. Tables named `staged_…` hold what "
-        "a run has in hand.\n"
+        "# Tables\n\nWritten from `lib/raretrail/tables.py`. In a directory warehouse W table T lies at "
+        "`W/T` as a Delta table; on a catalog it is `catalog.schema.T`. A column marked † depends on the "
+        "order in which files came; all others are the same whatever came first. Tables named `staged_…` "
+        "hold what a run has in hand.\n"
     ]
     for table in tables.ALL:
         facts = [f"Key: {', '.join(map(_code, table.key))}."]
@@ -91,32 +92,45 @@ def settings_page() -> str:
     defaults, _ = load_settings()
     rows = []
     for key, info in _leaves(Settings):
-        if key not in comments:
-            raise ValueError(f"{source}: {key} has no comment to put into the manual")
         value: Any = defaults.model_dump(mode="json")
         for part in key.split("."):
             value = value[part]
-        rows.append([_code(key), cell(_type_name(info)), _code(_yaml(value)), cell(comments[key])])
+        rows.append([_code(key), cell(_type_name(info)), _code(_yaml(value)), cell(comments.get(key, ""))])
     return (
-        "# Settings\n\nWritten from `lib/raretrail/settings.py` and `conf/settings.yml`. `--conf` lays a file, "
-        "or a folder with `settings.yml`, `principals.yml`, `detectors/` and `expectations/`, over these "
-        "defaults; options of the command line lie over both. An unknown key is refused. What applies, "
-        "and where each value came from:\n\n"
+        "# Settings\n\nWritten from `lib/raretrail/settings.py` and `conf/settings.yml`. `--conf` lays a "
+        "file, or a folder with `settings.yml`, `principals.yml`, `detectors/` and `expectations/`, over "
+        "these defaults; options of the command line lie over both. An unknown key is refused. What "
+        "applies, and where each value came from:\n\n"
         "```sh\nraretrail run --print-settings\n```\n\n"
         + _grid(["setting", "type", "default", "what it does"], rows)
         + "\nA duration is a number and s, m, h or d. The hash of the settings that decide results is in "
         "every finding as `settings_hash`; where things lie and how Spark runs are left out of it.\n"
+        + "".join(
+            f"\n## {path.name}\n\n```yaml\n{_opening(path)}\n```\n"
+            for path in sorted(default_conf_dir().glob("*.yml"))
+            if path != source
+        )
     )
+
+
+def _opening(path: Path) -> str:
+    """The comment a file of conf opens with, which says what it is for."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, info in model.model_fields.items():
-        if not prefix and name in ("detectors", "conf_dirs"):  # pages of their own; internal
-            continue
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+        if name == "conf_dirs" or any(_is_model(kind) for kind in typing.get_args(info.annotation)):
+            continue  # where settings came from; what has files of its own
+        if _is_model(info.annotation):
             yield from _leaves(info.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, info
+
+
+def _is_model(kind: Any) -> typing.TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _comments(text: str) -> dict[str, str]:

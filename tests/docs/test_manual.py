@@ -103,7 +103,8 @@ def test_every_table_column_setting_detector_and_command_is_in_the_reference() -
             assert manual.cell(column.comment) in section
     settings, _ = load_settings()
     for key, _ in manual._leaves(type(settings)):
-        assert f"| `{key}` |" in pages["reference/settings.md"]
+        (line,) = [ln for ln in pages["reference/settings.md"].splitlines() if ln.startswith(f"| `{key}` |")]
+        assert not line.endswith("|  |"), f"conf/settings.yml: {key} has no comment to put into the manual"
     for detector in settings.detectors:
         assert f"## {detector.name}\n" in pages["reference/detectors.md"]
     for name, parser in manual.commands():
@@ -112,7 +113,7 @@ def test_every_table_column_setting_detector_and_command_is_in_the_reference() -
             assert option in ("-h", "--help", "--debug") or f"`{option}`" in section
 
 
-def test_a_setting_without_a_comment_cannot_be_documented() -> None:
+def test_a_setting_is_told_by_its_comment() -> None:
     comments = manual._comments("a:\n  # above\n  b: 1\n  c: 2  # beside\n  d: 3\ne: null # top\n")
     assert comments == {"a.b": "above", "a.c": "beside", "e": "top"}
 
