@@ -28,7 +28,7 @@ from .organisations import Event, Organisation, Place
 VERSION = 1
 LEARNING_DAYS = 14
 CLASSES = (0, 1, 2, 3, 5, 10)
-LAG = 2  # days by which what the organisation knows stays behind
+LAG = int(os.environ.get("RARETRAIL_LAG", "2"))  # days by which what the organisation knows stays behind
 NEAR_KM = 100.0
 
 _GENERATED = re.compile(
@@ -116,18 +116,29 @@ def sensitivity(command: str, read_only: bool) -> int:
     ):
         return 4
     if not read_only:
-        if service in _WATCHERS or re.match(r"(logs:Delete|events:(Disable|Delete)|ec2:DeleteFlowLogs)", command):
+        if service in _WATCHERS or re.match(
+            r"(logs:Delete|events:(Disable|Delete)|ec2:DeleteFlowLogs)", command
+        ):
             return 4
         if service in ("iam", "organizations", "sso-admin", "identitystore"):
             return 4 if re.match(r"(Attach|Put|Add|Update|Create|Set)", name) else 3
-        if re.search(r"SnapshotAttribute|ImageAttribute|BucketPolicy|BucketAcl|AddPermission|Export|ResourcePolicy", name):
+        if re.search(
+            r"SnapshotAttribute|ImageAttribute|BucketPolicy|BucketAcl|AddPermission|Export|ResourcePolicy",
+            name,
+        ):
             return 3
-        if re.match(r"ssm:(SendCommand|StartSession)|ec2:(CreateKeyPair|ImportKeyPair|AuthorizeSecurityGroup)", command):
+        if re.match(
+            r"ssm:(SendCommand|StartSession)|ec2:(CreateKeyPair|ImportKeyPair|AuthorizeSecurityGroup)",
+            command,
+        ):
             return 3
         if re.search(r"Snapshot|UpdateFunctionCode|RunInstances|kms:", command):
             return 2
         return 1
-    if re.match(r"ssm:GetParameter|iam:(GetAccountAuthorizationDetails|Simulate|GetLoginProfile|ListAccessKeys)|secretsmanager:", command):
+    if re.match(
+        r"ssm:GetParameter|iam:(GetAccountAuthorizationDetails|Simulate|GetLoginProfile|ListAccessKeys)|secretsmanager:",
+        command,
+    ):
         return 2
     if service in ("iam", "organizations", "kms", *_WATCHERS):
         return 1
@@ -260,7 +271,7 @@ def is_denied(error: str) -> bool:
 
 def collect(o: Organisation) -> list[Chain]:
     """Chains that begin on judged days, with their facts."""
-    who = actors(o)
+    who = [e.principal for e in o.events] if os.environ.get("RARETRAIL_PRINCIPAL") else actors(o)
     facts: dict[int, dict[str, Days]] = defaultdict(lambda: defaultdict(Days))
     sign_in = re.compile(r"signin:|sso:Federate|UserAuthentication")
     for e, u in zip(o.events, who, strict=True):
@@ -352,7 +363,9 @@ def concurrency(o: Organisation, chains: list[Chain], by_actor: dict[str, list[C
             near = []
             for x in own[max(0, number - 60) : number + 60]:
                 if (
-                    x is not c and x.events[0].at <= end + 12 * HOUR and x.events[-1].at >= start - 12 * HOUR
+                    x is not c
+                    and x.events[0].at <= end + 12 * HOUR
+                    and x.events[-1].at >= start - 12 * HOUR
                     and _geographic(x.status)
                 ):
                     near.append(x)  # fmt: skip
@@ -385,7 +398,8 @@ def concurrency(o: Organisation, chains: list[Chain], by_actor: dict[str, list[C
                         if km > NEAR_KM:
                             gap = min(
                                 min(abs(t - other[min(max(j, 0), len(other) - 1)]) for j in (i - 1, i))
-                                for t in times for i in (bisect_left(other, t),)
+                                for t in times
+                                for i in (bisect_left(other, t),)
                             )
                             f["speed"] = max(f["speed"], km / max(gap / 3600, 1 / 60))
                 keys = {e.key for e in c.events if e.key} & {e.key for e in x.events if e.key}
@@ -393,9 +407,14 @@ def concurrency(o: Organisation, chains: list[Chain], by_actor: dict[str, list[C
                     for k in keys:
                         mine = [e.at for e in c.events if e.key == k]
                         theirs = [e.at for e in x.events if e.key == k]
-                        bk = any(theirs[max(bisect_right(theirs, t) - 1, 0)] <= t and t - theirs[max(bisect_right(theirs, t) - 1, 0)] <= HOUR for t in mine)
+                        bk = any(
+                            theirs[max(bisect_right(theirs, t) - 1, 0)] <= t
+                            and t - theirs[max(bisect_right(theirs, t) - 1, 0)] <= HOUR
+                            for t in mine
+                        )
                         ak = any(
-                            (i := bisect_left(theirs, t)) < len(theirs) and theirs[i] - t <= HOUR for t in mine
+                            (i := bisect_left(theirs, t)) < len(theirs) and theirs[i] - t <= HOUR
+                            for t in mine
                         )
                         if bk and ak:
                             f["inter_key"] = 1
@@ -410,7 +429,9 @@ def _geographic(status: str) -> bool:
     return status in ("city", "country", "not_found")
 
 
-def away(c: Chain, born: dict[str, tuple[str, str, str]], first_seen: dict[str, tuple[str, str, str]]) -> None:
+def away(
+    c: Chain, born: dict[str, tuple[str, str, str]], first_seen: dict[str, tuple[str, str, str]]
+) -> None:
     """Temporary keys of the chain that were made, or first used, somewhere else."""
     n = 0
     if _geographic(c.status):
@@ -424,13 +445,20 @@ def away(c: Chain, born: dict[str, tuple[str, str, str]], first_seen: dict[str, 
 
 
 def replay(
-    o: Organisation, facts: dict[int, dict[str, Days]], begins: dict[int, list[Chain]],
-    all_by_day: dict[int, list[Chain]], low: int, high: int,
+    o: Organisation,
+    facts: dict[int, dict[str, Days]],
+    begins: dict[int, list[Chain]],
+    all_by_day: dict[int, list[Chain]],
+    low: int,
+    high: int,
 ) -> None:
     """Go through the days under one map and note for each chain what was known before its day."""
     place_k, net_k, pre_k, addr_k, agent_k, cmd_k, res_k, acc_k, pair_k = (Known() for _ in range(9))
     far_k, near_k, net0_k, net1_k, net2_k = (Known() for _ in range(5))
-    flag_k = {n: [Counter(), 0, 0] for n in ("inter", "inter_key", "away", "before", "denied", "nomfa")}
+    flag_k = {
+        n: [Counter(), 0, 0]
+        for n in ("inter", "inter_key", "away", "before", "denied", "nomfa", "speed", "twice")
+    }
     active_days: dict[str, list[int]] = defaultdict(list)
     hours: dict[str, Counter[int]] = defaultdict(Counter)  # local org working hours by day-presence
     own_hours: dict[str, Counter[int]] = defaultdict(Counter)
@@ -457,10 +485,38 @@ def replay(
         if day >= low:
             for c in begins.get(day, ()):
                 note(
-                    o, c, day, (far_k, near_k, net0_k, net1_k, net2_k), place_k, net_k, pre_k, addr_k, agent_k, cmd_k, res_k, acc_k, pair_k, flag_k,
-                    active_days, own_hours, org_hours, org_hour_days, owner_users, events_seen,
-                    errors_seen, org_events, org_errors, cloudy, peer_cmd, peer_days, adopters,
-                    coords, places, denied_days, mfa_days, start,
+                    o,
+                    c,
+                    day,
+                    (far_k, near_k, net0_k, net1_k, net2_k),
+                    place_k,
+                    net_k,
+                    pre_k,
+                    addr_k,
+                    agent_k,
+                    cmd_k,
+                    res_k,
+                    acc_k,
+                    pair_k,
+                    flag_k,
+                    active_days,
+                    own_hours,
+                    org_hours,
+                    org_hour_days,
+                    owner_users,
+                    events_seen,
+                    errors_seen,
+                    org_events,
+                    org_errors,
+                    cloudy,
+                    peer_cmd,
+                    peer_days,
+                    adopters,
+                    coords,
+                    places,
+                    denied_days,
+                    mfa_days,
+                    start,
                 )
         teach = day - start >= LEARNING_DAYS
         flags: dict[str, set[str]] = {n: set() for n in flag_k}
@@ -468,6 +524,10 @@ def replay(
             for n in ("inter", "inter_key", "away", "before"):
                 if c.facts.get(n):
                     flags[n].add(c.who)
+            if c.facts["speed"] > 800:
+                flags["speed"].add(c.who)
+            if c.facts["speed"] > 800 or c.facts["inter"]:
+                flags["twice"].add(c.who)
         for u, d in facts.get(day, {}).items():
             ps = [places[a] for a in d.addresses]
             for p in ps:
@@ -480,17 +540,12 @@ def replay(
             old = bool(place_k.active[u])
             grade: dict[str, int] = {}
             for p in ps:
-                if p.place in own_places:
-                    grade[p.place] = 0
-                elif p.place not in grade:
-                    at = (p.latitude, p.longitude) if p.latitude is not None and p.longitude is not None else None
-                    near = at is not None and any(
-                        q in coords and kilometres(at, coords[q]) <= NEAR_KM for q in own_places
-                    )
-                    grade[p.place] = 1 if near else 2
+                if p.place not in grade:
+                    grade[p.place] = grade_of(p.place, (p.latitude, p.longitude), own_places, coords)
+            settled = {v: 0 if len(own_places.get(v, ())) >= SETTLED else g for v, g in grade.items()}
             if old:
                 for k, g in ((far_k, 2), (near_k, 1)):
-                    some = {v for v, h in grade.items() if h == g}
+                    some = {v for v, h in grade.items() if h == g and v not in own_places}
                     k.org_active += 1
                     k.active[u] += 1
                     k.news[u] += bool(some)
@@ -499,7 +554,7 @@ def replay(
                         for v in some:
                             k.firsts[class_of(place_k.others(u, v))] += 1
                 for k, g in ((net0_k, 0), (net1_k, 1), (net2_k, 2)):
-                    some = {p.network for p in ps if grade[p.place] == g}
+                    some = {p.network for p in ps if settled[p.place] == g}
                     if not some:
                         continue
                     fresh = {v for v in some if v not in own_nets}
@@ -534,7 +589,7 @@ def replay(
                 if local:
                     org_hour_days += 1
                     org_hours.update(local)
-            for n in ("inter", "inter_key", "away", "before"):
+            for n in ("inter", "inter_key", "away", "before", "speed", "twice"):
                 flag_k[n][2] += 1
                 if u in flags[n]:
                     flag_k[n][0][u] += 1
@@ -555,6 +610,24 @@ def replay(
             for r in d.peers:
                 peer_days[r] += 1
                 peer_cmd[r].update(d.commands)
+
+
+SETTLED = 3
+
+
+def grade_of(
+    place: str, at: tuple[float | None, float | None], own: dict[str, list[int]],
+    coords: dict[str, tuple[float, float]],
+) -> int:  # fmt: skip
+    """1 if near a better known place of the actor's, else 2."""
+    if at[0] is None or at[1] is None:
+        return 2
+    here = (at[0], at[1])
+    days = len(own.get(place, ()))
+    return 1 if any(
+        len(d) > days and q != place and q in coords and kilometres(here, coords[q]) <= NEAR_KM
+        for q, d in own.items()
+    ) else 2  # fmt: skip
 
 
 @lru_cache(maxsize=None)
@@ -604,7 +677,7 @@ def note(
                 if len(own) > len(place_k.days[u].get(c.place, ())):
                     near_known = min(near_known, d)
     f["km"], f["near_known"] = km, near_known
-    g = 0 if f["place"]["days"] else 1 if km <= NEAR_KM else 2
+    g = 0 if f["place"]["days"] >= SETTLED else 1 if near_known <= NEAR_KM else 2
     f["far"] = {"rate": far_k.rate(u), "tail": far_k.tail(f["place"]["others"])}
     f["near"] = {"rate": near_k.rate(u), "tail": near_k.tail(f["place"]["others"])}
     k = (net0_k, net1_k, net2_k)[g]
@@ -659,9 +732,7 @@ def note(
     f["errors"] = (sum(denied.values()), len(denied), len(c.events))
     org_rate = (org_errors + 1) / (org_events + 2)
     f["error_rate"] = (errors_seen[u] + 100 * org_rate) / (events_seen[u] + 100)
-    f["rates"] = {
-        n: (v[0][u] + 10 * (v[1] + 1) / (v[2] + 2)) / (len(days) + 10) for n, v in flag_k.items()
-    }
+    f["rates"] = {n: (v[0][u] + 10 * (v[1] + 1) / (v[2] + 2)) / (len(days) + 10) for n, v in flag_k.items()}
     f["mfa"] = tuple(sorted({e.mfa for e in c.events}))
     f["mfa_days"] = mfa_days[u]
     f["start"], f["end"] = c.events[0].at, c.events[-1].at
@@ -704,92 +775,76 @@ def combine(c: Chain) -> tuple[float, dict[str, float]]:
     """Bits of a chain, in all and by part."""
     f = c.facts
     n = f["n"]
-    t: dict[str, float] = {}
+    t = dict.fromkeys(("place", "net", "prefix", "speed", "agent", "host", "hour"), 0.0)
     person = bool(set(f["kinds"]) & {"person", "user", "root"})
     place, net, pair = f["place"], f["net"], f["pair"]
-    near = f["near_known"] <= NEAR_KM if place["days"] else f["km"] <= NEAR_KM
-    t["place"] = t["net"] = t["prefix"] = t["speed"] = 0.0
+    near = (f["near_known"] if place["days"] else f["km"]) <= NEAR_KM
+    settled = pair["days"] >= 3  # the actor's own place and network: nothing below is strange there
     if f["geographic"]:
-        fresh_place = (
-            min(w("place_cap", 10), bits(f["near"]["rate"])) if near
-            else min(w("place_cap", 10), bits(f["far"]["rate"]) + bits(f["far"]["tail"]))
+        first = (
+            bits(f["near"]["rate"]) if near and w("near")
+            else bits(f["far"]["rate"]) + w("tail") * bits(f["far"]["tail"])
         )  # fmt: skip
-        t["place"] = fresh_place
+        t["place"] = min(w("place_cap", 10), first)
         if place["days"]:
-            habit = max((place["days"] + 0.5) / (n + 0.5), 0.7 * place["recent"] / 5, 0.7 * place["last"])
+            habit = max(
+                (place["days"] + 0.5) / (n + 0.5),
+                w("recency", 0.7) * place["recent"] / 5, w("recency", 0.7) * place["last"],
+            )  # fmt: skip
             # Having been there once never makes a place more unusual than never.
-            t["place"] = min(fresh_place, bits((1 - place["rate"]) * habit))
+            t["place"] = min(t["place"], bits((1 - place["rate"]) * habit))
         if not net["days"]:
             k = f["netc"]
-            t["net"] = min(w("net_cap", 8), bits(k["rate"]) + bits(k["tail"]))
+            t["net"] = min(w("net_cap", 8), bits(k["rate"]) + w("tail") * bits(k["tail"]))
         elif not pair["days"] and place["days"]:
             t["net"] = first_bits(pair, w("pair_cap", 4))
         fresh = [k for k in f["prefixes"] if not k["days"]]
         if fresh and net["days"] and place["days"]:
-            t["prefix"] = min(first_bits(k, w("prefix_cap", 6)) for k in fresh)
-        if f["speed"] > 800 and pair["days"] < 3:
-            t["speed"] = w("speed_bits", 3)
-    where = t["place"] + w("net") * t["net"] + w("prefix") * t["prefix"] + w("speed") * t["speed"]
+            t["prefix"] = min(first_bits(k, w("prefix_cap", 4)) for k in fresh)
+        if f["speed"] > 800 and not settled and (not w("speed_net") or net["days"] < SETTLED):
+            t["speed"] = min(w("speed_cap", 4), bits(f["rates"]["speed"]))
+    where = sum(w(x) * t[x] for x in ("place", "net", "prefix", "speed"))
 
-    t["agent"] = max((first_bits(k, w("agent_cap", 8)) for k in f["agents"].values() if not k["days"]), default=0.0)
-    t["host"] = t["off"] = t["hour"] = 0.0
-    cloud, ground = f["cloudy"]
-    if f["hosting"] and person and cloud < 3 and not net["days"]:
-        t["host"] = 4 / (1 + f["owner_others"])
-    if not f["hosting"] and not ground and cloud >= 3:
-        t["off"] = 4.0
+    fresh = [k for k in f["agents"].values() if not k["days"]]
+    t["agent"] = max((first_bits(k, w("agent_cap", 8)) for k in fresh), default=0.0)
+    if f["hosting"] and person and f["cloudy"][0] < 3 and not net["days"]:
+        t["host"] = w("host_bits", 4) / (1 + f["owner_others"])
     if person and f["geographic"]:
         t["hour"] = min(w("hour_cap", 4), max(0.0, f["hour"] - 1))
-    how = w("agent") * t["agent"] + w("host") * t["host"] + w("off") * t["off"] + w("hour") * t["hour"]
+    how = sum(w(x) * t[x] for x in ("agent", "host", "hour"))
 
-    best, fresh_count = 0.0, 0
-    for k in f["cmds"].values():
-        b = command_bits(k, n)
-        if b > 2:
-            fresh_count += 1
-        best = max(best, b + w("sens", 0.5) * k["sens"] * min(1.0, b / 4))
-    t["cmd"] = best
-    t["burst"] = 0.5 * math.log2(1 + fresh_count)
-    t["errors"] = 0.5 * min(6.0, tail_bits(f["errors"][0], f["errors"][2], f["error_rate"]))
-    what = w("cmd") * t["cmd"] + w("burst") * t["burst"] + w("errors") * t["errors"]
-    calm = where + how
-    scale = 1.0 if calm >= 4 else 0.25 + 0.75 * calm / 4
-    what *= scale
+    each = {v: command_bits(k, n) for v, k in f["cmds"].items()}
+    sens = w("sens", 0.5)
+    t["cmd"] = max(b + sens * f["cmds"][v]["sens"] * min(1.0, b / 4) for v, b in each.items())
+    t["burst"] = 0.5 * math.log2(1 + sum(b > 2 for b in each.values()))
+    # Refusals count by kind, and only of what the actor does not usually do: a script that lacks
+    # one permission repeats itself, one who probes does not.
+    probes = sum(1 for k in f["cmds"].values() if k["denied"] and not k["days"])
+    t["probe"] = min(w("probe_cap", 3), math.log2(1 + probes))
+    calm = w("calm", 4)
+    scale = min(1.0, 0.25 + 0.75 * (where + how) / calm) if calm else 1.0
+    what = scale * sum(w(x) * t[x] for x in ("cmd", "burst", "probe"))
 
-    t["min"] = min(where, how, what)
-    s = (where + how + what + w("min") * t["min"]) * min(1.0, (n + 2) / 10)
-    t["inter"] = 0.0
-    if f.get("inter") and pair["days"] < 3:
-        t["inter"] = min(w("inter_cap", 8), bits(f["rates"]["inter"]))
-    if f.get("inter_key") and pair["days"] < 3:
-        t["inter"] = max(t["inter"], min(w("inter_cap", 8), bits(f["rates"]["inter_key"])))
-    t["away"] = 0.0
-    if f.get("away") and pair["days"] < 3:
-        t["away"] = min(w("away_cap", 4), bits(f["rates"]["away"]))
-    s += w("inter") * t["inter"] + w("away") * t["away"]
+    mature = min(1.0, (n + 2) / w("mature", 10)) if w("mature", 10) else 1.0
+    t["inter"] = (
+        min(w("inter_cap", 8), bits(f["rates"]["inter"]))
+        if f["inter"] and not settled and (not w("inter_net", 0) or net["days"] < SETTLED)
+        else 0.0
+    )
     t["where"], t["how"], t["what"] = where, how, what
-    return s, t
+    return (where + how + what) * mature + w("inter") * t["inter"], t
 
 
 def command_bits(k: dict[str, Any], n: int) -> float:
     """How unusual the command is for its actor."""
     prior = k["prior"]
-    if k["peer_total"] >= 5:
+    if k["peer_total"] >= 5 and w("peers"):
         prior = (k["peer_days"] + 5 * prior) / (k["peer_total"] + 5)
     q = (k["days"] + 5 * prior) / (n + 5)
-    b = min(8.0, max(0.0, bits(q) - 4))
+    b = min(w("cmd_cap", 8), max(0.0, bits(q) - w("cmd_offset", 4)))
     if not k["days"]:
         b = min(b, first_bits(k, 8))
     return b
-
-
-def tail_bits(k: int, n: int, p: float) -> float:
-    """Chernoff's bound on P(at least k of n), in bits."""
-    if not k or k / n <= p:
-        return 0.0
-    q = k / n
-    kl = q * math.log2(q / p) + ((1 - q) * math.log2((1 - q) / (1 - p)) if q < 1 else 0.0)
-    return n * kl
 
 
 def merged(chains: list[Chain], scores: list[float]) -> list[list[int]]:
@@ -803,9 +858,14 @@ def merged(chains: list[Chain], scores: list[float]) -> list[list[int]]:
     keys: dict[str, list[int]] = defaultdict(list)
     for n in sorted(range(len(chains)), key=lambda n: (-scores[n], chains[n].day)):
         c = chains[n]
-        ids = ["who " + c.who] if w("merge_who") else ["who " + c.who + c.place]
+        ids = ["who " + c.who] if w("merge_who", 0) else ["who " + c.who + c.place]
         if w("merge_prefix"):
-            ids += ["prefix " + c.prefix] if all(not k["days"] and not k["others"] for k in c.facts["prefixes"]) and c.facts["geographic"] else []
+            ids += (
+                ["prefix " + c.prefix]
+                if all(not k["days"] and not k["others"] for k in c.facts["prefixes"])
+                and c.facts["geographic"]
+                else []
+            )
         home = None
         for id_ in ids:
             for g in keys[id_]:
