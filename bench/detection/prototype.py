@@ -13,11 +13,12 @@ import math
 import os
 import pickle
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -25,7 +26,7 @@ from zoneinfo import ZoneInfo
 from .measure import GAP, LONGEST, Incident
 from .organisations import Event, Organisation, Place
 
-VERSION = 1
+VERSION = 2
 LEARNING_DAYS = 14
 CLASSES = (0, 1, 2, 3, 5, 10)
 LAG = int(os.environ.get("RARETRAIL_LAG", "2"))  # days by which what the organisation knows stays behind
@@ -92,7 +93,7 @@ def role_of(e: Event) -> str:
     return _role(e.arn, e.kind)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _role(arn: str, kind: str) -> str:
     m = re.search(r"assumed-role/([^/]+)/|:role/(?:.*/)?([^/]+)$", arn)
     return (m.group(1) or m.group(2)) if m else kind
@@ -101,10 +102,9 @@ def _role(arn: str, kind: str) -> str:
 # ------------------------------------------------------------------------------------ sensitivity
 
 _WATCHERS = ("cloudtrail", "guardduty", "config", "securityhub", "access-analyzer", "macie2", "detective")
-_READS = ("Get", "List", "Describe", "Head", "Lookup", "Search", "Query", "Scan", "BatchGet", "View", "Check")
 
 
-@lru_cache(maxsize=None)
+@cache
 def sensitivity(command: str, read_only: bool) -> int:
     """0 to 4 from what the command can do."""
     service, _, name = command.partition(":")
@@ -159,10 +159,10 @@ def kilometres(a: tuple[float, float], b: tuple[float, float]) -> float:
 def local_hour(at_hour: int, zone: str) -> int:
     if not zone:
         return -1
-    return datetime.fromtimestamp(at_hour * 3600, tz=timezone.utc).astimezone(ZoneInfo(zone)).hour
+    return datetime.fromtimestamp(at_hour * 3600, tz=UTC).astimezone(ZoneInfo(zone)).hour
 
 
-@lru_cache(maxsize=None)
+@cache
 def prefix_of(address: str) -> str:
     parts = address.split(".")
     return ".".join(parts[:3]) if len(parts) == 4 and parts[0].isdigit() else address
@@ -235,6 +235,15 @@ class Known:
             own.setdefault(v, []).append(day)
             self.pending.append((day, who, v))
 
+    def count(self, who: str, news: bool, others: Sequence[int] = ()) -> None:
+        """Count a day of news, or of none; others knew the new things before."""
+        self.active[who] += 1
+        self.org_active += 1
+        self.news[who] += news
+        self.org_news += news
+        for b in others:
+            self.firsts[class_of(b)] += 1
+
     def rate(self, who: str) -> float:
         org = (self.org_news + 1) / (self.org_active + 2)
         n = max(self.active[who] - 1, 0)
@@ -253,18 +262,11 @@ class Days:
     commands: set[str] = field(default_factory=set)
     hours: set[int] = field(default_factory=set)
     place_hours: set[tuple[str, int]] = field(default_factory=set)
-    errors: int = 0
-    denied: set[str] = field(default_factory=set)
-    named: set[str] = field(default_factory=set)
-    keys: set[str] = field(default_factory=set)
-    accounts: set[str] = field(default_factory=set)
-    events: int = 0
     peers: set[str] = field(default_factory=set)
-    mfa: set[int] = field(default_factory=set)
-    kinds: set[str] = field(default_factory=set)
+    human: bool = False
 
 
-@lru_cache(maxsize=None)
+@cache
 def is_denied(error: str) -> bool:
     return bool(_DENIED.search(error))
 
@@ -273,7 +275,6 @@ def collect(o: Organisation) -> list[Chain]:
     """Chains that begin on judged days, with their facts."""
     who = [e.principal for e in o.events] if os.environ.get("RARETRAIL_PRINCIPAL") else actors(o)
     facts: dict[int, dict[str, Days]] = defaultdict(lambda: defaultdict(Days))
-    sign_in = re.compile(r"signin:|sso:Federate|UserAuthentication")
     for e, u in zip(o.events, who, strict=True):
         d = facts[e.day][u]
         d.addresses.add(e.address)
@@ -281,23 +282,14 @@ def collect(o: Organisation) -> list[Chain]:
         d.commands.add(e.command)
         d.hours.add(e.at // 3600)
         d.place_hours.add((e.address, e.at // 3600))
-        d.events += 1
-        if is_denied(e.error):
-            d.errors += 1
-            d.denied.add(e.command)
-        d.named.update(e.named)
-        d.keys.add(e.key)
-        d.accounts.add(e.account)
         d.peers.add(role_of(e))
-        d.kinds.add(e.kind)
-        if e.mfa >= 0:
-            d.mfa.add(e.mfa)
+        d.human |= e.kind in ("person", "user")
     # All chains of all days, under the map of their day.
     chains = make_chains(o, who)
     by_actor: dict[str, list[Chain]] = defaultdict(list)
     for c in chains:
         by_actor[c.who].append(c)
-    concurrency(o, chains, by_actor)
+    concurrency(o, by_actor)
     judged = [
         c for c in chains
         if c.day >= o.judged_from and c.status not in ("aws_service", "aws_internal")
@@ -333,91 +325,36 @@ def make_chains(o: Organisation, who: list[str]) -> list[Chain]:
 HOUR = 3600
 
 
-def concurrency(o: Organisation, chains: list[Chain], by_actor: dict[str, list[Chain]]) -> None:
-    """For each chain: was its actor, or its key, elsewhere within the hour before and after."""
-    born: dict[str, tuple[str, str, str]] = {}
-    for e in o.events:
-        p = o.place(e.address, e.day)
-        for m in e.made:
-            if m.startswith("ASIA"):
-                born.setdefault(m, (p.place, p.network, p.status))
-    first_seen: dict[str, tuple[str, str, str]] = {}
-    for e in o.events:
-        if e.key.startswith("ASIA") and e.key not in first_seen:
-            p = o.place(e.address, e.day)
-            if _geographic(p.status):
-                first_seen[e.key] = (p.place, p.network, p.status)
+def concurrency(o: Organisation, by_actor: dict[str, list[Chain]]) -> None:
+    """For each chain: was its actor elsewhere within the hour before and after (inter), and how fast
+    would they have travelled to or from elsewhere within 12 hours (speed, km/h)."""
     for own in by_actor.values():
-        if len(own) < 2:
-            for c in own:
-                c.facts.update(inter=0, inter_key=0, before=0, after=0, speed=0.0, inter_far=0)
-                away(c, born, first_seen)
-            continue
         for number, c in enumerate(own):
-            away(c, born, first_seen)
             f = c.facts
-            f.update(inter=0, inter_key=0, before=0, after=0, speed=0.0, inter_far=0)
+            f["inter"], f["speed"], f["speed_past"] = 0, 0.0, 0.0
             if not _geographic(c.status):
                 continue
-            start, end = c.events[0].at, c.events[-1].at
-            near = []
+            here, times = _spot(o, c), [e.at for e in c.events]
             for x in own[max(0, number - 60) : number + 60]:
-                if (
-                    x is not c
-                    and x.events[0].at <= end + 12 * HOUR
-                    and x.events[-1].at >= start - 12 * HOUR
-                    and _geographic(x.status)
-                ):
-                    near.append(x)  # fmt: skip
-            if not near:
-                continue
-            here = _spot(o, c)
-            times = [e.at for e in c.events]
-            for x in near:
+                if x is c or not _geographic(x.status):
+                    continue
+                if x.events[0].at > times[-1] + 12 * HOUR or x.events[-1].at < times[0] - 12 * HOUR:
+                    continue
                 other = [e.at for e in x.events]
-                b = a = 0
+                before = after = math.inf
                 for t in times:
-                    i = bisect_left(other, t - HOUR)
-                    if i < len(other) and other[i] <= t:
-                        b = 1
-                    i = bisect_left(other, t)
-                    if i < len(other) and other[i] <= t + HOUR:
-                        a = 1
-                f["before"] |= b
-                f["after"] |= a
-                if b and a:
+                    i = bisect_right(other, t)
+                    if i:
+                        before = min(before, t - other[i - 1])
+                    if i < len(other):
+                        after = min(after, other[i] - t)
+                if before <= HOUR and after <= HOUR:
                     f["inter"] = 1
-                    there = _spot(o, x)
-                    km = kilometres(here, there) if here and there else 0.0
-                    if km > NEAR_KM:
-                        f["inter_far"] = 1
-                if True:
-                    there = _spot(o, x)
-                    if here and there:
-                        km = kilometres(here, there)
-                        if km > NEAR_KM:
-                            gap = min(
-                                min(abs(t - other[min(max(j, 0), len(other) - 1)]) for j in (i - 1, i))
-                                for t in times
-                                for i in (bisect_left(other, t),)
-                            )
-                            f["speed"] = max(f["speed"], km / max(gap / 3600, 1 / 60))
-                keys = {e.key for e in c.events if e.key} & {e.key for e in x.events if e.key}
-                if keys:
-                    for k in keys:
-                        mine = [e.at for e in c.events if e.key == k]
-                        theirs = [e.at for e in x.events if e.key == k]
-                        bk = any(
-                            theirs[max(bisect_right(theirs, t) - 1, 0)] <= t
-                            and t - theirs[max(bisect_right(theirs, t) - 1, 0)] <= HOUR
-                            for t in mine
-                        )
-                        ak = any(
-                            (i := bisect_left(theirs, t)) < len(theirs) and theirs[i] - t <= HOUR
-                            for t in mine
-                        )
-                        if bk and ak:
-                            f["inter_key"] = 1
+                there = _spot(o, x)
+                km = kilometres(here, there) if here and there else 0.0
+                if km > NEAR_KM:
+                    f["speed"] = max(f["speed"], km / max(min(before, after) / HOUR, 1 / 60))
+                    f["speed_past"] = max(f["speed_past"], km / max(before / HOUR, 1 / 60))
 
 
 def _spot(o: Organisation, c: Chain) -> tuple[float, float] | None:
@@ -429,19 +366,100 @@ def _geographic(status: str) -> bool:
     return status in ("city", "country", "not_found")
 
 
-def away(
-    c: Chain, born: dict[str, tuple[str, str, str]], first_seen: dict[str, tuple[str, str, str]]
-) -> None:
-    """Temporary keys of the chain that were made, or first used, somewhere else."""
-    n = 0
-    if _geographic(c.status):
-        for k in {e.key for e in c.events}:
-            at = born.get(k)
-            if at is None or not _geographic(at[2]):
-                at = first_seen.get(k)
-            if at and _geographic(at[2]) and (at[0], at[1]) != (c.place, c.network):
-                n = 1
-    c.facts["away"] = n
+SETTLED = 3
+
+
+def grade_of(
+    place: str,
+    at: tuple[float, float] | None,
+    own: dict[str, list[int]],
+    coords: dict[str, tuple[float, float]],
+) -> int:
+    """1 if near a better known place of the actor's, else 2. A neighbour that is no better known
+    vouches for nothing."""
+    days = len(own.get(place, ()))
+    near = at is not None and any(
+        len(d) > days and q != place and q in coords and kilometres(at, coords[q]) <= NEAR_KM
+        for q, d in own.items()
+    )
+    return 1 if near else 2
+
+
+@dataclass
+class State:
+    """What is known before a day, under one map."""
+
+    place: Known = field(default_factory=Known)
+    net: Known = field(default_factory=Known)
+    pair: Known = field(default_factory=Known)
+    prefix: Known = field(default_factory=Known)
+    agent: Known = field(default_factory=Known)
+    command: Known = field(default_factory=Known)
+    # News only: far and near places; networks on settled, near and far places.
+    far: Known = field(default_factory=Known)
+    near: Known = field(default_factory=Known)
+    nets: tuple[Known, Known, Known] = field(default_factory=lambda: (Known(), Known(), Known()))
+    inter: Known = field(default_factory=Known)
+    speed: Known = field(default_factory=Known)
+    active: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    own_hours: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    org_hours: Counter[int] = field(default_factory=Counter)
+    org_hour_days: int = 0
+    owner_users: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    cloud_days: Counter[str] = field(default_factory=Counter)
+    peer_commands: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    peer_days: Counter[str] = field(default_factory=Counter)
+    coords: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def catch_up(self, until: int) -> None:
+        """The organisation learns what was used before that day."""
+        for k in (self.place, self.net, self.pair, self.prefix, self.agent, self.command):
+            k.catch_up(until)
+
+    def learn(
+        self, day: int, u: str, d: Days, places: dict[str, Place], teach: bool, inter: bool, speed: bool
+    ) -> None:
+        """Learn one actor's day."""
+        ps = [places[a] for a in d.addresses]
+        for p in ps:
+            if p.latitude is not None and p.longitude is not None:
+                self.coords[p.place] = (p.latitude, p.longitude)
+            if p.owner:
+                self.owner_users[p.owner].add(u)
+        if self.active[u]:
+            self._grades(u, ps, teach)
+        self.place.learn(day, u, {p.place for p in ps}, teach)
+        self.net.learn(day, u, {p.network for p in ps}, teach)
+        self.pair.learn(day, u, {p.place + "|" + p.network for p in ps}, teach)
+        self.prefix.learn(day, u, {prefix_of(a) for a in d.addresses}, teach)
+        self.agent.learn(day, u, d.agents, teach)
+        self.command.learn(day, u, d.commands, teach)
+        self.cloud_days[u] += any(_CLOUD(p) for p in ps if _geographic(p.status))
+        self.active[u].append(day)
+        self.own_hours[u].update({h % 24 for h in d.hours})
+        if d.human:
+            local = {local_hour(h, places[a].time_zone) for a, h in d.place_hours if places[a].time_zone}
+            self.org_hour_days += bool(local)
+            self.org_hours.update(local)
+        self.inter.count(u, inter)
+        self.speed.count(u, speed)
+        for r in d.peers:
+            self.peer_days[r] += 1
+            self.peer_commands[r].update(d.commands)
+
+    def _grades(self, u: str, ps: list[Place], teach: bool) -> None:
+        own, nets = self.place.days[u], self.net.days[u]
+        grade = {p.place: grade_of(p.place, self.coords.get(p.place), own, self.coords) for p in ps}
+        for k, g in ((self.far, 2), (self.near, 1)):
+            fresh = {v for v, h in grade.items() if h == g and v not in own}
+            k.count(u, bool(fresh), [self.place.others(u, v) for v in fresh] if teach else [])
+        for g, k in enumerate(self.nets):
+            some = {
+                p.network for p in ps if (0 if len(own.get(p.place, ())) >= SETTLED else grade[p.place]) == g
+            }
+            if some:
+                fresh = some - nets.keys()
+                k.count(u, bool(fresh), [self.net.others(u, v) for v in fresh] if teach else [])
 
 
 def replay(
@@ -453,202 +471,32 @@ def replay(
     high: int,
 ) -> None:
     """Go through the days under one map and note for each chain what was known before its day."""
-    place_k, net_k, pre_k, addr_k, agent_k, cmd_k, res_k, acc_k, pair_k = (Known() for _ in range(9))
-    far_k, near_k, net0_k, net1_k, net2_k = (Known() for _ in range(5))
-    flag_k = {
-        n: [Counter(), 0, 0]
-        for n in ("inter", "inter_key", "away", "before", "denied", "nomfa", "speed", "twice")
-    }
-    active_days: dict[str, list[int]] = defaultdict(list)
-    hours: dict[str, Counter[int]] = defaultdict(Counter)  # local org working hours by day-presence
-    own_hours: dict[str, Counter[int]] = defaultdict(Counter)
-    org_hours: Counter[int] = Counter()
-    org_hour_days = 0
-    owner_users: dict[str, set[str]] = defaultdict(set)
-    denied_days: Counter[str] = Counter()
-    events_seen: Counter[str] = Counter()
-    errors_seen: Counter[str] = Counter()
-    org_events = org_errors = 0
-    cloudy: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    peer_cmd: dict[str, Counter[str]] = defaultdict(Counter)
-    peer_days: Counter[str] = Counter()
-    adopters: dict[str, dict[str, int]] = defaultdict(dict)
-    mfa_days: Counter[str] = Counter()
-    kinds: dict[str, set[str]] = defaultdict(set)
+    state, start = State(), o.events[0].day
     places = o.moved if high >= o.moves_on else o.places
-    coords: dict[str, tuple[float, float]] = {}
-    start = o.events[0].day
-
     for day in range(start, high + 1):
-        for k in (place_k, net_k, pre_k, addr_k, agent_k, cmd_k, res_k, acc_k, pair_k):
-            k.catch_up(day - LAG + 1)
+        state.catch_up(day - LAG + 1)
         if day >= low:
             for c in begins.get(day, ()):
-                note(
-                    o,
-                    c,
-                    day,
-                    (far_k, near_k, net0_k, net1_k, net2_k),
-                    place_k,
-                    net_k,
-                    pre_k,
-                    addr_k,
-                    agent_k,
-                    cmd_k,
-                    res_k,
-                    acc_k,
-                    pair_k,
-                    flag_k,
-                    active_days,
-                    own_hours,
-                    org_hours,
-                    org_hour_days,
-                    owner_users,
-                    events_seen,
-                    errors_seen,
-                    org_events,
-                    org_errors,
-                    cloudy,
-                    peer_cmd,
-                    peer_days,
-                    adopters,
-                    coords,
-                    places,
-                    denied_days,
-                    mfa_days,
-                    start,
-                )
-        teach = day - start >= LEARNING_DAYS
-        flags: dict[str, set[str]] = {n: set() for n in flag_k}
-        for c in all_by_day.get(day, ()):
-            for n in ("inter", "inter_key", "away", "before"):
-                if c.facts.get(n):
-                    flags[n].add(c.who)
-            if c.facts["speed"] > 800:
-                flags["speed"].add(c.who)
-            if c.facts["speed"] > 800 or c.facts["inter"]:
-                flags["twice"].add(c.who)
+                note(o, c, day, state)
+        inter = {c.who for c in all_by_day.get(day, ()) if c.facts["inter"]}
+        speed = {c.who for c in all_by_day.get(day, ()) if c.facts["speed"] > 800}
         for u, d in facts.get(day, {}).items():
-            ps = [places[a] for a in d.addresses]
-            for p in ps:
-                if p.latitude is not None and p.longitude is not None:
-                    coords[p.place] = (p.latitude, p.longitude)
-                if p.owner:
-                    owner_users[p.owner].add(u)
-            own_places = place_k.days[u]
-            own_nets = net_k.days[u]
-            old = bool(place_k.active[u])
-            grade: dict[str, int] = {}
-            for p in ps:
-                if p.place not in grade:
-                    grade[p.place] = grade_of(p.place, (p.latitude, p.longitude), own_places, coords)
-            settled = {v: 0 if len(own_places.get(v, ())) >= SETTLED else g for v, g in grade.items()}
-            if old:
-                for k, g in ((far_k, 2), (near_k, 1)):
-                    some = {v for v, h in grade.items() if h == g and v not in own_places}
-                    k.org_active += 1
-                    k.active[u] += 1
-                    k.news[u] += bool(some)
-                    k.org_news += bool(some)
-                    if teach:
-                        for v in some:
-                            k.firsts[class_of(place_k.others(u, v))] += 1
-                for k, g in ((net0_k, 0), (net1_k, 1), (net2_k, 2)):
-                    some = {p.network for p in ps if settled[p.place] == g}
-                    if not some:
-                        continue
-                    fresh = {v for v in some if v not in own_nets}
-                    k.org_active += 1
-                    k.active[u] += 1
-                    k.news[u] += bool(fresh)
-                    k.org_news += bool(fresh)
-                    if teach:
-                        for v in fresh:
-                            k.firsts[class_of(net_k.others(u, v))] += 1
-            place_k.learn(day, u, {p.place for p in ps}, teach)
-            net_k.learn(day, u, {p.network for p in ps}, teach)
-            pair_k.learn(day, u, {p.place + "|" + p.network for p in ps}, teach)
-            pre_k.learn(day, u, {prefix_of(a) for a in d.addresses}, teach)
-            addr_k.learn(day, u, set(d.addresses), teach)
-            agent_k.learn(day, u, set(d.agents), teach)
-            for cmd in d.commands:
-                if cmd not in cmd_k.days[u]:
-                    adopters[cmd][u] = day
-            cmd_k.learn(day, u, set(d.commands), teach)
-            res_k.learn(day, u, set(d.named), teach)
-            acc_k.learn(day, u, set(d.accounts), teach)
-            cloud = any(_CLOUD(p) for p in ps if _geographic(p.status))
-            ground = any(_geographic(p.status) and not _CLOUD(p) for p in ps)
-            cloudy[u][0] += cloud
-            cloudy[u][1] += ground
-            active_days[u].append(day)
-            for h in {h % 24 for h in d.hours}:
-                own_hours[u][h] += 1
-            if d.kinds & {"person", "user"}:
-                local = {local_hour(h, places[a].time_zone) for a, h in d.place_hours if places[a].time_zone}
-                if local:
-                    org_hour_days += 1
-                    org_hours.update(local)
-            for n in ("inter", "inter_key", "away", "before", "speed", "twice"):
-                flag_k[n][2] += 1
-                if u in flags[n]:
-                    flag_k[n][0][u] += 1
-                    flag_k[n][1] += 1
-            flag_k["denied"][2] += 1
-            if len(d.denied) >= 3:
-                flag_k["denied"][0][u] += 1
-                flag_k["denied"][1] += 1
-            flag_k["nomfa"][2] += bool(d.mfa)
-            mfa_days[u] += bool(d.mfa)
-            if 0 in d.mfa and 1 not in d.mfa:
-                flag_k["nomfa"][0][u] += 1
-                flag_k["nomfa"][1] += 1
-            events_seen[u] += d.events
-            errors_seen[u] += d.errors
-            org_events += d.events
-            org_errors += d.errors
-            for r in d.peers:
-                peer_days[r] += 1
-                peer_cmd[r].update(d.commands)
+            state.learn(day, u, d, places, day - start >= LEARNING_DAYS, u in inter, u in speed)
 
 
-SETTLED = 3
-
-
-def grade_of(
-    place: str, at: tuple[float | None, float | None], own: dict[str, list[int]],
-    coords: dict[str, tuple[float, float]],
-) -> int:  # fmt: skip
-    """1 if near a better known place of the actor's, else 2."""
-    if at[0] is None or at[1] is None:
-        return 2
-    here = (at[0], at[1])
-    days = len(own.get(place, ()))
-    return 1 if any(
-        len(d) > days and q != place and q in coords and kilometres(here, coords[q]) <= NEAR_KM
-        for q, d in own.items()
-    ) else 2  # fmt: skip
-
-
-@lru_cache(maxsize=None)
+@cache
 def _CLOUD(p: Place) -> bool:
     return bool(_HOSTING.search(p.owner))
 
 
-def note(
-    o, c, day, graded, place_k, net_k, pre_k, addr_k, agent_k, cmd_k, res_k, acc_k, pair_k, flag_k, active_days,
-    own_hours, org_hours, org_hour_days, owner_users, events_seen, errors_seen, org_events,
-    org_errors, cloudy, peer_cmd, peer_days, adopters, coords, places, denied_days, mfa_days, start,
-):  # fmt: skip
-    """What was known before the day, for one chain."""
-    far_k, near_k, net0_k, net1_k, net2_k = graded
+def note(o: Organisation, c: Chain, day: int, s: State) -> None:
+    """Note what was known before the day, for one chain."""
     f, u = c.facts, c.who
-    days = active_days.get(u, [])
+    days = s.active.get(u, [])
+    p = o.place(c.events[0].address, day)
     f["n"] = len(days)
-    f["baseline"] = day - start
     fifth = days[-5] if len(days) >= 5 else 0
     f["kinds"] = sorted({e.kind for e in c.events})
-    p = o.place(c.events[0].address, day)
 
     def known(k: Known, value: str) -> dict[str, Any]:
         own = k.days.get(u, {}).get(value, [])
@@ -660,82 +508,52 @@ def note(
             "others": others,
             "tail": k.tail(others),
             "rate": k.rate(u),
-            "value_days": k.value_days.get(value, 0),
         }
 
-    f["place"] = known(place_k, c.place)
-    f["net"] = known(net_k, c.network)
-    f["pair"] = known(pair_k, c.place + "|" + c.network)
-    here = _spot(o, c)
-    km = near_known = 1e9
-    if here:
-        for q, own in place_k.days.get(u, {}).items():
-            if q in coords and q != c.place:
-                d = kilometres(here, coords[q])
-                km = min(km, d)
-                # A neighbour vouches for a place only if it is better known.
-                if len(own) > len(place_k.days[u].get(c.place, ())):
-                    near_known = min(near_known, d)
-    f["km"], f["near_known"] = km, near_known
-    g = 0 if f["place"]["days"] >= SETTLED else 1 if near_known <= NEAR_KM else 2
-    f["far"] = {"rate": far_k.rate(u), "tail": far_k.tail(f["place"]["others"])}
-    f["near"] = {"rate": near_k.rate(u), "tail": near_k.tail(f["place"]["others"])}
-    k = (net0_k, net1_k, net2_k)[g]
+    f["place"] = known(s.place, c.place)
+    f["net"] = known(s.net, c.network)
+    f["pair"] = known(s.pair, c.place + "|" + c.network)
+    grade = grade_of(c.place, _spot(o, c), s.place.days.get(u, {}), s.coords)
+    f["is_near"] = grade == 1
+    f["far"] = {"rate": s.far.rate(u), "tail": s.far.tail(f["place"]["others"])}
+    f["near"] = {"rate": s.near.rate(u), "tail": s.near.tail(f["place"]["others"])}
+    k = s.nets[0 if f["place"]["days"] >= SETTLED else grade]
     f["netc"] = {"rate": k.rate(u), "tail": k.tail(f["net"]["others"])}
-    f["prefixes"] = [known(pre_k, v) for v in sorted({prefix_of(e.address) for e in c.events})]
-    f["addresses"] = [known(addr_k, v) for v in sorted({e.address for e in c.events})[:20]]
-    f["agents"] = {v: known(agent_k, v) for v in sorted({e.agent for e in c.events})}
-    f["owner"] = p.owner
+    f["prefixes"] = [known(s.prefix, v) for v in sorted({prefix_of(e.address) for e in c.events})]
+    f["agents"] = {v: known(s.agent, v) for v in sorted({e.agent for e in c.events})}
     f["hosting"] = bool(_HOSTING.search(p.owner))
-    f["owner_others"] = len(owner_users.get(p.owner, set()) - {u})
-    f["cloudy"] = tuple(cloudy.get(u, [0, 0]))
+    f["owner_others"] = len(s.owner_users.get(p.owner, set()) - {u})
+    f["cloud_days"] = s.cloud_days[u]
     f["geographic"] = _geographic(c.status)
-    # hours
-    best = 99.0
-    for h in sorted({e.at // 3600 for e in c.events}):
-        mine = max(own_hours[u][(h + s) % 24] for s in (-1, 0, 1)) if u in own_hours else 0
-        lh = local_hour(h, p.time_zone)
-        org = max(org_hours[(lh + s) % 24] for s in (-1, 0, 1)) / max(org_hour_days, 1) if lh >= 0 else 1.0
-        own = (mine + 5 * org) / (len(days) + 5)
-        best = min(best, -math.log2(max(min(1.0, max(own, org)), 1e-3)))
-    f["hour"] = best
-    # commands
+    f["hour"] = min(_hour(h, p.time_zone, u, len(days), s) for h in {e.at // HOUR for e in c.events})
     role = Counter(role_of(e) for e in c.events).most_common(1)[0][0]
-    f["role"] = role
-    denied = Counter(e.command for e in c.events if is_denied(e.error))
-    total = sum(cmd_k.value_days.values())
-    once = sum(1 for v in cmd_k.value_days.values() if v == 1)
-    seen = len(cmd_k.value_days)
+    denied = {e.command for e in c.events if is_denied(e.error)}
+    total = sum(s.command.value_days.values())
+    once = sum(1 for v in s.command.value_days.values() if v == 1)
+    unseen = max(once, 1) / (total + 1)
     cmds: dict[str, dict[str, Any]] = {}
-    read = {e.command: e.read_only for e in c.events}
-    uses = Counter(e.command for e in c.events)
-    for v in sorted(uses):
-        k = known(cmd_k, v)
-        vd = cmd_k.value_days.get(v, 0)
-        unseen = max(once, 1) / (total + 1)
-        prior = (1 - unseen) * vd / max(total, 1) if vd else unseen / (seen + 1)
-        k["prior"] = prior
-        k["peer_days"] = peer_cmd[role][v] if role in peer_cmd else 0
-        k["peer_total"] = peer_days.get(role, 0)
-        k["sens"] = sensitivity(v, read[v])
-        taken = adopters.get(v, {})
-        k["first"] = next(iter(taken.values()), day)
-        k["takers"] = len(taken) - (u in taken)
-        k["own"] = cmd_k.days.get(u, {}).get(v, [])[-12:]
-        k["denied"] = denied.get(v, 0)
-        k["uses"] = uses[v]
-        cmds[v] = k
+    for v, read_only in sorted({(e.command, e.read_only) for e in c.events}):
+        on = s.command.value_days.get(v, 0)
+        cmds[v] = known(s.command, v) | {
+            "prior": (1 - unseen) * on / max(total, 1) if on else unseen / (len(s.command.value_days) + 1),
+            "peer_days": s.peer_commands[role][v] if role in s.peer_commands else 0,
+            "peer_total": s.peer_days.get(role, 0),
+            "sens": sensitivity(v, read_only),
+            "denied": v in denied,
+        }
     f["cmds"] = cmds
-    f["org_cmd"] = (total, once, seen)
-    f["res"] = [known(res_k, v) for v in sorted({x for e in c.events for x in e.named})[:60]]
-    f["acc"] = [known(acc_k, v) for v in sorted({e.account for e in c.events})]
-    f["errors"] = (sum(denied.values()), len(denied), len(c.events))
-    org_rate = (org_errors + 1) / (org_events + 2)
-    f["error_rate"] = (errors_seen[u] + 100 * org_rate) / (events_seen[u] + 100)
-    f["rates"] = {n: (v[0][u] + 10 * (v[1] + 1) / (v[2] + 2)) / (len(days) + 10) for n, v in flag_k.items()}
-    f["mfa"] = tuple(sorted({e.mfa for e in c.events}))
-    f["mfa_days"] = mfa_days[u]
+    f["rates"] = {"inter": s.inter.rate(u), "speed": s.speed.rate(u)}
     f["start"], f["end"] = c.events[0].at, c.events[-1].at
+
+
+def _hour(hour: int, zone: str, u: str, n: int, s: State) -> float:
+    """Surprise of the hour, give or take one: the lesser of own habit (UTC) and of local working hours."""
+    own = max(s.own_hours[u][(hour + d) % 24] for d in (-1, 0, 1))
+    local = local_hour(hour, zone)
+    if local < 0:
+        return 0.0
+    usual = max(s.org_hours[(local + d) % 24] for d in (-1, 0, 1)) / max(s.org_hour_days, 1)
+    return -math.log2(max(min(1.0, max((own + 5 * usual) / (n + 5), usual)), 1e-3))
 
 
 def features(o: Organisation) -> list[Chain]:
@@ -778,8 +596,8 @@ def combine(c: Chain) -> tuple[float, dict[str, float]]:
     t = dict.fromkeys(("place", "net", "prefix", "speed", "agent", "host", "hour"), 0.0)
     person = bool(set(f["kinds"]) & {"person", "user", "root"})
     place, net, pair = f["place"], f["net"], f["pair"]
-    near = (f["near_known"] if place["days"] else f["km"]) <= NEAR_KM
-    settled = pair["days"] >= 3  # the actor's own place and network: nothing below is strange there
+    near = f["is_near"]
+    settled = pair["days"] >= SETTLED  # the actor's own place and network: nothing below is strange there
     if f["geographic"]:
         first = (
             bits(f["near"]["rate"]) if near and w("near")
@@ -801,13 +619,17 @@ def combine(c: Chain) -> tuple[float, dict[str, float]]:
         fresh = [k for k in f["prefixes"] if not k["days"]]
         if fresh and net["days"] and place["days"]:
             t["prefix"] = min(first_bits(k, w("prefix_cap", 4)) for k in fresh)
-        if f["speed"] > 800 and not settled and (not w("speed_net") or net["days"] < SETTLED):
+        if (
+            f["speed_past" if w("past", 0) else "speed"] > 800
+            and not settled
+            and (not w("speed_net") or net["days"] < SETTLED)
+        ):
             t["speed"] = min(w("speed_cap", 4), bits(f["rates"]["speed"]))
     where = sum(w(x) * t[x] for x in ("place", "net", "prefix", "speed"))
 
     fresh = [k for k in f["agents"].values() if not k["days"]]
     t["agent"] = max((first_bits(k, w("agent_cap", 8)) for k in fresh), default=0.0)
-    if f["hosting"] and person and f["cloudy"][0] < 3 and not net["days"]:
+    if f["hosting"] and person and f["cloud_days"] < SETTLED and not net["days"]:
         t["host"] = w("host_bits", 4) / (1 + f["owner_others"])
     if person and f["geographic"]:
         t["hour"] = min(w("hour_cap", 4), max(0.0, f["hour"] - 1))
@@ -826,11 +648,7 @@ def combine(c: Chain) -> tuple[float, dict[str, float]]:
     what = scale * sum(w(x) * t[x] for x in ("cmd", "burst", "probe"))
 
     mature = min(1.0, (n + 2) / w("mature", 10)) if w("mature", 10) else 1.0
-    t["inter"] = (
-        min(w("inter_cap", 8), bits(f["rates"]["inter"]))
-        if f["inter"] and not settled and (not w("inter_net", 0) or net["days"] < SETTLED)
-        else 0.0
-    )
+    t["inter"] = min(w("inter_cap", 8), bits(f["rates"]["inter"])) if f["inter"] and not settled else 0.0
     t["where"], t["how"], t["what"] = where, how, what
     return (where + how + what) * mature + w("inter") * t["inter"], t
 
@@ -852,8 +670,6 @@ def merged(chains: list[Chain], scores: list[float]) -> list[list[int]]:
 
     Only what scores at least half of the incident's best belongs to it.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    of: dict[int, int] = {}
     found: list[list[int]] = []
     keys: dict[str, list[int]] = defaultdict(list)
     for n in sorted(range(len(chains)), key=lambda n: (-scores[n], chains[n].day)):
