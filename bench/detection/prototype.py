@@ -619,11 +619,9 @@ def combine(c: Chain) -> tuple[float, dict[str, float]]:
         fresh = [k for k in f["prefixes"] if not k["days"]]
         if fresh and net["days"] and place["days"]:
             t["prefix"] = min(first_bits(k, w("prefix_cap", 4)) for k in fresh)
-        if (
-            f["speed_past" if w("past", 0) else "speed"] > 800
-            and not settled
-            and (not w("speed_net") or net["days"] < SETTLED)
-        ):
+        speed = f["speed_past" if w("past", 0) else "speed"]
+        # A carrier or a VPN one already uses flaps; only a strange network needs a journey.
+        if speed > 800 and not settled and net["days"] < SETTLED:
             t["speed"] = min(w("speed_cap", 4), bits(f["rates"]["speed"]))
     where = sum(w(x) * t[x] for x in ("place", "net", "prefix", "speed"))
 
@@ -666,43 +664,36 @@ def command_bits(k: dict[str, Any], n: int) -> float:
 
 
 def merged(chains: list[Chain], scores: list[float]) -> list[list[int]]:
-    """Chains of one incident: of one actor, or from one address range new to everybody, within 4 hours.
+    """Chains of one incident: those from one address range new to everybody, within 4 hours.
 
     Only what scores at least half of the incident's best belongs to it.
     """
     found: list[list[int]] = []
-    keys: dict[str, list[int]] = defaultdict(list)
+    by_prefix: dict[str, list[list[int]]] = defaultdict(list)
     for n in sorted(range(len(chains)), key=lambda n: (-scores[n], chains[n].day)):
         c = chains[n]
-        ids = ["who " + c.who] if w("merge_who", 0) else ["who " + c.who + c.place]
-        if w("merge_prefix"):
-            ids += (
-                ["prefix " + c.prefix]
-                if all(not k["days"] and not k["others"] for k in c.facts["prefixes"])
-                and c.facts["geographic"]
-                else []
-            )
-        home = None
-        for id_ in ids:
-            for g in keys[id_]:
-                if scores[n] < scores[found[g][0]] / 2:
-                    continue
-                if any(
-                    c.facts["start"] <= chains[m].facts["end"] + GAP and chains[m].facts["start"] <= c.facts["end"] + GAP
-                    for m in found[g]
-                ):  # fmt: skip
-                    home = g
-                    break
-            if home is not None:
-                break
+        f = c.facts
+        fresh = f["geographic"] and all(not k["days"] and not k["others"] for k in f["prefixes"])
+        home: list[int] | None = None
+        if fresh and w("merge_prefix"):
+            near = (g for g in by_prefix[c.prefix] if scores[n] >= scores[g[0]] / 2 and _close(c, g, chains))
+            home = next(near, None)
         if home is None:
-            home = len(found)
-            found.append([])
-        found[home].append(n)
-        for id_ in ids:
-            if home not in keys[id_]:
-                keys[id_].append(home)
+            home = []
+            found.append(home)
+            if fresh:
+                by_prefix[c.prefix].append(home)
+        home.append(n)
     return found
+
+
+def _close(c: Chain, group: list[int], chains: list[Chain]) -> bool:
+    """Within the gap of one of the group's chains."""
+    f = c.facts
+    return any(
+        f["start"] <= chains[m].facts["end"] + GAP and chains[m].facts["start"] <= f["end"] + GAP
+        for m in group
+    )
 
 
 def score(o: Organisation) -> tuple[list[Incident], list[float]]:
