@@ -31,7 +31,7 @@ types: ## Check types with mypy
 
 docs: ## Build the manual into site/
 	@$(SETUP) --dev
-	@.venv/bin/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet $(ARGS)
 	@echo "the manual is site/index.html"
 
 format: ## Let ruff rewrite the code

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from raretrail import cli, tables
 from raretrail.quality.suites import Expectation, load_suites
 from raretrail.settings import Detector, Settings, default_conf_dir, load_settings
+from raretrail.views import views
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
@@ -30,6 +31,7 @@ def pages() -> dict[str, str]:
     """Markdown by path below docs/."""
     made = {
         "tables": tables_page(),
+        "views": views_page(),
         "settings": settings_page(),
         "detectors": detectors_page(),
         "checks": checks_page(),
@@ -77,6 +79,27 @@ def tables_page() -> str:
         ]
         parts.append(
             f"## {table.name}\n\n{cell(table.comment)}.\n\n{' '.join(facts)}\n\n"
+            + _grid(["column", "type", "what it holds"], rows)
+        )
+    return "\n".join(parts)
+
+
+# ----------------------------------------------------------------------------------------- views
+
+
+def views_page() -> str:
+    """Every view with every column, and a question it answers."""
+    settings, _ = load_settings()
+    parts = [
+        "# Views\n\nWritten from `lib/raretrail/views.py`. `raretrail sql` sees them by their plain names, "
+        "whichever engine reads the warehouse. Each is a SELECT that DuckDB and Spark share; a name with "
+        'dots stands in `"double quotes"` for DuckDB and in backticks for Spark.\n'
+    ]
+    for view in views(settings.detectors):
+        rows = [[_code(c.name), _code(c.type), cell(c.comment)] for c in view.columns]
+        question = f"{cell(view.question)}\n\n```sql\n{view.answer}\n```\n\n"
+        parts.append(
+            f"## {view.name}\n\n{cell(view.comment)}.\n\n{question}"
             + _grid(["column", "type", "what it holds"], rows)
         )
     return "\n".join(parts)

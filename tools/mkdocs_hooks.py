@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+# The code beside this file is what the manual is about, whatever is installed.
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "lib")]
 
-import manual
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+import manual  # noqa: E402
+from mkdocs.config.defaults import MkDocsConfig  # noqa: E402
+from mkdocs.structure.files import File, Files  # noqa: E402
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

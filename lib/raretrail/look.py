@@ -16,12 +16,14 @@ from urllib.parse import unquote, urlsplit
 
 from raretrail import tables
 from raretrail.errors import RaretrailError, UsageError
+from raretrail.settings import Detector, load_settings
 from raretrail.tables import Table
+from raretrail.views import View, views
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
-    from pyspark.sql import Column
+    from pyspark.sql import Column, DataFrame
 
     from raretrail.warehouse import Warehouse
 
@@ -61,7 +63,7 @@ class Look(Protocol):
 
     def rows(
         self,
-        table: Table,
+        table: Table | View,
         *conditions: Condition,
         columns: Sequence[str] | None = None,
         order: Sequence[tuple[str, Literal["asc", "desc"]]] = (),
@@ -71,12 +73,12 @@ class Look(Protocol):
         """The rows that meet all conditions; none where the table is not there yet."""
         ...
 
-    def count(self, table: Table, *conditions: Condition) -> int:
+    def count(self, table: Table | View, *conditions: Condition) -> int:
         """How many rows meet all conditions."""
         ...
 
     def query(self, sql: str) -> Result:
-        """What a SELECT gives; every table is there under its plain name."""
+        """What a SELECT gives; every table and view is there under its plain name."""
         ...
 
 
@@ -101,8 +103,11 @@ def engine_for(location: str, wanted: Engine | None = None) -> Engine:
 
 
 @contextmanager
-def open_duckdb(location: str) -> Iterator[DuckLook]:
-    """Look into a directory of this machine with DuckDB. UsageError if it holds no table."""
+def open_duckdb(location: str, detectors: Sequence[Detector] | None = None) -> Iterator[DuckLook]:
+    """Look into a directory of this machine with DuckDB. UsageError if it holds no table.
+
+    detectors are those the views tell of; those of the default settings if not given.
+    """
     import duckdb
 
     folder = directory_of(location)
@@ -119,7 +124,7 @@ def open_duckdb(location: str) -> Iterator[DuckLook]:
     )
     try:
         connection.execute("SET TimeZone = 'UTC'")
-        yield DuckLook(connection, folder, names)
+        yield DuckLook(connection, folder, names, _known(detectors))
     finally:
         connection.close()
 
@@ -134,17 +139,33 @@ def tables_in(folder: Path) -> list[str]:
 class DuckLook:
     """`Look` by delta-rs and DuckDB."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        folder: Path,
+        names: Sequence[str],
+        detectors: Sequence[Detector],
+    ) -> None:
         self._connection = connection
         for name in names:
             _register(connection, name, folder / name)
         for table in tables.ALL:
             if table.name not in names and not table.name.startswith("staged_"):
                 connection.register(table.name, table.arrow_schema().empty_table())
+        self._views = views(detectors)
+        self._has_views = False
+
+    def _make_views(self, text: str) -> None:
+        """Create the views if the text names one: binding them all takes longer than most looks."""
+        if self._has_views or not any(view.name in text.lower() for view in self._views):
+            return
+        for view in self._views:
+            self._connection.execute(f"CREATE TEMP VIEW {view.name} AS {view.sql('duckdb')}")
+        self._has_views = True
 
     def rows(
         self,
-        table: Table,
+        table: Table | View,
         *conditions: Condition,
         columns: Sequence[str] | None = None,
         order: Sequence[tuple[str, Literal["asc", "desc"]]] = (),
@@ -152,6 +173,7 @@ class DuckLook:
         offset: int = 0,
     ) -> list[Row]:
         """As `Look.rows`."""
+        self._make_views(table.name)
         chosen = ", ".join(f'"{name}"' for name in columns or ["*"]).replace('"*"', "*")
         where, values = _duck_where(conditions)
         sql = f'SELECT {chosen} FROM "{table.name}"{where}'
@@ -162,8 +184,9 @@ class DuckLook:
         relation = self._connection.sql(sql, params=values)
         return _to_rows(relation.to_arrow_table())
 
-    def count(self, table: Table, *conditions: Condition) -> int:
+    def count(self, table: Table | View, *conditions: Condition) -> int:
         """As `Look.count`."""
+        self._make_views(table.name)
         where, values = _duck_where(conditions)
         # All rows are fetched: a result left open blocks the connection.
         found = self._connection.execute(f'SELECT count(*) FROM "{table.name}"{where}', values).fetchall()
@@ -173,6 +196,7 @@ class DuckLook:
         """As `Look.query`; UsageError with DuckDB's words if the query is wrong."""
         import duckdb
 
+        self._make_views(sql)
         try:
             relation = self._connection.sql(sql)
             if relation is None:  # a statement that gives nothing back
@@ -193,6 +217,10 @@ class DuckLook:
 
 def _query_error(error: Exception) -> RaretrailError:
     return UsageError(f"the query failed in DuckDB: {str(error).strip()}")
+
+
+def _known(detectors: Sequence[Detector] | None) -> Sequence[Detector]:
+    return load_settings()[0].detectors if detectors is None else detectors
 
 
 def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
@@ -228,7 +256,21 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
             columns.append(f"CAST({column} AS DATE) AS {column}")
         elif field.name in read.columns:
             columns.append(column)
+    # A table written before a column was declared reads as if it were empty there.
+    there_already = {field.name for field in schema.fields}
+    for declared in next((t.columns for t in tables.ALL if t.name == name), ()):
+        if declared.name not in there_already:
+            columns.append(f'CAST(NULL AS {_duck_type(declared.type)}) AS "{declared.name}"')
     read.project(", ".join(columns)).create_view(name)
+
+
+def _duck_type(spark: str) -> str:
+    if spark.startswith("array<"):
+        return f"{_duck_type(spark[6:-1])}[]"
+    if spark.startswith("map<"):
+        key, value = spark[4:-1].split(",")
+        return f"MAP({_duck_type(key)}, {_duck_type(value)})"
+    return "TIMESTAMPTZ" if spark == "timestamp" else spark
 
 
 def _duck_where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
@@ -258,12 +300,19 @@ def _to_rows(table: pa.Table | pa.RecordBatch) -> list[Row]:
 class SparkLook:
     """`Look` by Spark."""
 
-    def __init__(self, warehouse: Warehouse) -> None:
+    def __init__(self, warehouse: Warehouse, detectors: Sequence[Detector] | None = None) -> None:
         self._warehouse = warehouse
+        self._views = views(_known(detectors))
+
+    def _read(self, table: Table | View) -> DataFrame:
+        if isinstance(table, Table):
+            return self._warehouse.read(table)
+        self._warehouse.register_views(views=self._views)
+        return self._warehouse.spark.table(table.name)
 
     def rows(
         self,
-        table: Table,
+        table: Table | View,
         *conditions: Condition,
         columns: Sequence[str] | None = None,
         order: Sequence[tuple[str, Literal["asc", "desc"]]] = (),
@@ -271,24 +320,23 @@ class SparkLook:
         offset: int = 0,
     ) -> list[Row]:
         """As `Look.rows`."""
-        from pyspark.sql import functions as F
 
-        frame = self._warehouse.read(table)
+        frame = self._read(table)
         for condition in conditions:
             frame = frame.where(_spark_where(condition))
         if order:
-            frame = frame.orderBy(*[getattr(F.col(name), f"{way}_nulls_last")() for name, way in order])
+            frame = frame.orderBy(*[getattr(_column(name), f"{way}_nulls_last")() for name, way in order])
         if offset:
             frame = frame.offset(offset)
         if limit is not None:
             frame = frame.limit(limit)
         if columns:
-            frame = frame.select(*columns)
+            frame = frame.select(*map(_column, columns))
         return [row.asDict(recursive=True) for row in frame.collect()]
 
-    def count(self, table: Table, *conditions: Condition) -> int:
+    def count(self, table: Table | View, *conditions: Condition) -> int:
         """As `Look.count`."""
-        frame = self._warehouse.read(table)
+        frame = self._read(table)
         for condition in conditions:
             frame = frame.where(_spark_where(condition))
         return frame.count()
@@ -297,7 +345,7 @@ class SparkLook:
         """As `Look.query`; UsageError with Spark's words if the query is wrong."""
         from pyspark.errors import AnalysisException, ParseException, PySparkException
 
-        self._warehouse.register_views()
+        self._warehouse.register_views(views=self._views)
         try:
             frame = self._warehouse.spark.sql(sql.strip().rstrip(";"))
         except (AnalysisException, ParseException) as error:
@@ -318,10 +366,17 @@ class SparkLook:
         return Result(tuple(frame.columns), batches())
 
 
+def _column(name: str) -> Column:
+    """A column by its whole name: a dot in it is part of it."""
+    from pyspark.sql import functions as F
+
+    return F.col(f"`{name}`")
+
+
 def _spark_where(condition: Condition) -> Column:
     from pyspark.sql import functions as F
 
-    column, value = F.col(condition.column), condition.value
+    column, value = _column(condition.column), condition.value
     if condition.operator == "in":
         return column.isin(*value)
     if condition.operator == "starts":

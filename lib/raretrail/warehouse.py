@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from raretrail import tables
 from raretrail.errors import BusyError, UsageError
 from raretrail.tables import Table
+from raretrail.views import View
 
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 
@@ -186,11 +187,16 @@ class Warehouse:
         row = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").first()
         return row["version"] if row else None
 
-    def register_views(self, chosen: Sequence[Table] = tables.ALL) -> None:
-        """Make every existing table readable under its plain name in this session."""
+    def register_views(self, chosen: Sequence[Table] = tables.ALL, views: Sequence[View] = ()) -> None:
+        """Make every existing table readable under its plain name in this session, and the views.
+
+        With views, which may read any table, those that are not there yet are there empty.
+        """
         for table in chosen:
-            if self.exists(table):
-                self.read(table).createOrReplaceTempView(table.name)
+            if self.exists(table) or (views and not table.name.startswith("staged_")):
+                _with_all_columns(self.read(table), table).createOrReplaceTempView(table.name)
+        for view in views:
+            self.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW `{view.name}` AS {view.sql('spark')}")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -228,6 +234,12 @@ class Warehouse:
     def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         writer = conform(rows, table).write.format("delta")
         return writer.partitionBy(*table.partition_by) if table.partition_by else writer
+
+
+def _with_all_columns(rows: DataFrame, table: Table) -> DataFrame:
+    """rows, with nulls for columns declared since the table was written."""
+    missing = {c.name: F.lit(None).cast(c.type) for c in table.columns if c.name not in rows.columns}
+    return rows.withColumns(missing) if missing else rows
 
 
 def conform(rows: DataFrame, table: Table) -> DataFrame:
