@@ -47,7 +47,7 @@ _PLACES: dict[str, Row] = {
 }  # fmt: skip
 _HASH = "0123456789abcdef"
 _USUAL = ("s3:ListBuckets", "logs:FilterLogEvents", "dynamodb:Query")
-_OF_EVENT = (*["recipient_account_id", "principal", "principal_kind", "command", "source_ip_address"],
+_OF_EVENT = (*["recipient_account_id", "principal", "principal_kind", "actor", "command", "source_ip_address"],
              "user_agent", "agent_family", "access_key_id")  # fmt: skip
 _ATTACK = (
     ("iam:ListUsers", None), ("ses:GetSendQuota", None), ("ses:GetSendQuota", "AccessDeniedException"),
@@ -96,6 +96,7 @@ def _event(at: datetime, number: int, command: str, **more: Any) -> Row:
         "event_source": f"{service}.amazonaws.com", "event_name": name, "command": command,
         "aws_region": "eu-west-1", "source_ip_address": "203.0.113.7", "agent_family": agent,
         "user_agent": _AGENTS.get(agent, agent), "principal": FARAH, "principal_kind": "user",
+        "actor": "farah.evans",
         "user_identity_type": "IAMUser", "user_identity_arn": FARAH, "user_identity_account_id": ACCOUNT,
         "user_identity_user_name": "farah.evans", "user_identity_principal_id": "AIDAEXAMPLE",
         "access_key_id": KEY, "request_id": f"request-{number}", "record_hash": f"hash-{number}",
@@ -117,7 +118,8 @@ def _events() -> list[Row]:
             for minute, command in enumerate(_USUAL[: 1 + day % 3]):
                 add(noon + timedelta(minutes=minute), command)
         if day % 7 == 0:
-            add(noon - timedelta(hours=9), "iam:CreateRole", principal=ROLE, principal_kind="role",
+            add(noon - timedelta(hours=9), "iam:CreateRole", principal=ROLE,
+                principal_kind="role", actor=ROLE,
                 user_identity_type="AssumedRole", user_identity_arn=f"{ROLE}/session", access_key_id="ASIA1",
                 read_only=False)  # fmt: skip
     start = datetime(2026, 2, 21, 17, 18, 13, tzinfo=UTC)
@@ -126,9 +128,10 @@ def _events() -> list[Row]:
             agent_family=_ATTACK_AGENT, source_ip_address=ATTACK_ADDRESS, run_id=RUN,
             request_parameters='{"name":"farah.evans"}')  # fmt: skip
     later = datetime(2026, 2, 22, 10, 3, 9, tzinfo=UTC)
-    add(later, "iam:CreateRole", principal=ROLE, principal_kind="role", access_key_id="ASIA1",
+    add(later, "iam:CreateRole", principal=ROLE,
+                principal_kind="role", actor=ROLE, access_key_id="ASIA1",
         user_identity_type="AssumedRole", user_identity_arn=f"{ROLE}/session", read_only=False)  # fmt: skip
-    add(later, "kms:Decrypt", principal="unknown", principal_kind="unknown", place="nowhere",
+    add(later, "kms:Decrypt", principal="unknown", principal_kind="unknown", actor="unknown", place="nowhere",
         user_identity_type="Novel", user_identity_arn=None, source_ip_address="ses.amazonaws.com",
         access_key_id=None, user_agent=None, agent_family=None)  # fmt: skip
     return made
@@ -152,7 +155,7 @@ def _counted(events: list[Row], *keys: str) -> list[Row]:
 
 
 def _facts(events: list[Row]) -> dict[str, list[Row]]:
-    who = ("event_date", "recipient_account_id", "principal", "principal_kind")
+    who = ("event_date", "recipient_account_id", "principal", "principal_kind", "actor")
     told = [
         {**row, "outcome": row.get("error_code") or "", "hour": row["event_time"].hour,
          "error_template": "denied", "agent_family": row["agent_family"] or "",
@@ -181,7 +184,8 @@ def _days(rows: list[Row]) -> Row:
 def _baselines(events: list[Row]) -> dict[str, list[Row]]:
     before = [row for row in events if row["event_date"] < JUDGED]
     values = {"place": "place", "country": "country_iso_code", "network": "network", "command": "command",
-              "agent": "agent_family"}  # fmt: skip
+              "agent": "agent_family", "hour": "hour"}  # fmt: skip
+    before = [{**row, "hour": str(row["event_time"].hour)} for row in before]
     org = {"as_of": JUDGED, "scope": "organization"}
 
     def groups(*keys: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -215,13 +219,13 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
             {**org, "dimension": d, "value": v, **_days(rows), **behind(rows)}
             for d, column in values.items() for (v,), rows in groups(column).items()
         ],
-        "baseline_principal_value": [
-            {"as_of": JUDGED, "principal": p, "dimension": d, "value": v, **_days(rows), "recent_5": 5,
+        "baseline_identity_value": [
+            {"as_of": JUDGED, "identity": p, "dimension": d, "value": v, **_days(rows), "recent_5": 5,
              "on_last_day": 1}
             for d, column in values.items() for (p, v), rows in groups("principal", column).items()
         ],
-        "baseline_principal": [
-            {"as_of": JUDGED, "principal": p, "dimension": d, "active_days": n, "new_days": 1}
+        "baseline_identity": [
+            {"as_of": JUDGED, "identity": p, "dimension": d, "active_days": n, "new_days": 1}
             for p, n in active.items() for d in [*values, "error"]
         ],
         "baseline_dimension": [
@@ -230,8 +234,8 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
             for d in [*values, "error"]
         ],
         "first_uses": [
-            {"event_date": rows[0]["event_date"], "principal": p, "dimension": "command", "value": c,
-             "others": 0, "active_days": 0}
+            {"event_date": rows[0]["event_date"], "identity": p, "dimension": "command", "value": c,
+             "others": 0, "active_days": 0, "is_actor": True}
             for (p, c), rows in groups("principal", "command").items()
         ],
     }  # fmt: skip
@@ -270,6 +274,7 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
     incident = {
         **{name: value for name, value in {**place, **terms}.items() if name in kept},
         "incident_id": INCIDENT, "first_date": JUDGED, "principal": FARAH, "principal_kind": "user",
+        "actor": "farah.evans",
         "recipient_account_ids": [ACCOUNT], "source_ip_addresses": [ATTACK_ADDRESS],
         "networks": ["AS4200000524"], "first_time": attack[0]["event_time"],
         "last_time": attack[-1]["event_time"], "score": 86.0, "severity": "high",

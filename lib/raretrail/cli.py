@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raretrail import __version__
-from raretrail.errors import EXIT_DONE, EXIT_FAILED, RaretrailError, UsageError
+from raretrail.errors import EXIT_DONE, EXIT_FAILED, RaretrailError, SparkError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.command(arguments)
         return code
     except RaretrailError as error:
+        if debug and isinstance(error, SparkError):
+            traceback.print_exc()
         print(f"raretrail: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
@@ -427,7 +429,7 @@ def _look(arguments: argparse.Namespace) -> Iterator[Look]:
 
 @contextmanager
 def _spark(settings: Settings) -> Iterator[SparkSession]:
-    from raretrail.session import close_session, open_session
+    from raretrail.session import close_session, in_words, open_session
 
     spark = open_session(
         remote=settings.spark.remote,
@@ -437,6 +439,9 @@ def _spark(settings: Settings) -> Iterator[SparkSession]:
     )
     try:
         yield spark
+    except Exception as error:
+        # Spark's errors ask the JVM for their text, so it is taken down while there is one.
+        raise in_words(error) from error
     finally:
         close_session(spark)
 

@@ -44,12 +44,14 @@ def demo(out: Path, seed: int, progress: Callable[[str], None]) -> str:
     end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
     span = (end - timedelta(days=shape.judged_days), end)
 
-    from raretrail.session import close_session, open_session
+    from raretrail.session import close_session, in_words, open_session
     from raretrail.stages.run import run
 
     spark = open_session(driver_memory=settings.spark.driver_memory)
     try:
         ended = run(spark, settings, as_of=datetime.now(UTC), span=span, progress=progress)
+    except Exception as error:
+        raise in_words(error) from error
     finally:
         close_session(spark)
     progress("report")

@@ -20,6 +20,10 @@ class RaretrailError(Exception):
     exit_code = EXIT_FAILED
 
 
+class SparkError(RaretrailError):
+    """Spark failed; its own words, and the kind of its error."""
+
+
 class UsageError(RaretrailError):
     """An option, a setting or a file the user named is wrong; only the user can mend it."""
 

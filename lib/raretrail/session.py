@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raretrail import runtime
-from raretrail.errors import RaretrailError, UsageError
+from raretrail.errors import RaretrailError, SparkError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -422,3 +422,14 @@ def _end_jvm() -> None:
     if process is not None:
         process.stdin.close()
         process.wait(timeout=60)
+
+
+def in_words(error: Exception) -> Exception:
+    """error, or where it is Spark's a SparkError with its text, which Spark would look up only when
+    asked, and by then the JVM may be gone."""
+    from pyspark.errors import PySparkException
+
+    if not isinstance(error, PySparkException):
+        return error
+    lines = str(error).strip().splitlines() or ["no message"]
+    return SparkError(f"failed: {type(error).__name__}: {lines[0][:400]}; --debug shows where")

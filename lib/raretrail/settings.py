@@ -240,7 +240,8 @@ class Settings(Model):
         """The files of conf that decide results beside the settings: expectations, principals."""
         layered = [path for folder in self.conf_folders("expectations") for path in folder.glob("*.yml")]
         uppermost = {path.name: path for path in layered}
-        return [*sorted(uppermost.values()), self.conf_file("principals.yml")]
+        single = ("principals.yml", "sensitivity.yml", "hosting.yml")
+        return [*sorted(uppermost.values()), *map(self.conf_file, single)]
 
     def conf_folders(self, name: str) -> list[Path]:
         """The folders `name` of all layers of conf that have one, defaults first."""

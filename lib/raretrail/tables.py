@@ -205,6 +205,11 @@ DECODED_COLUMNS: tuple[Column, ...] = (
         "string",
         "person, role, user, root, service, account, anonymous or unknown",
     ),
+    _c(
+        "actor",
+        "string",
+        "The name all identities of one person or program share, else the principal (conf/principals.yml)",
+    ),
     _c("user_identity_type", "string", "userIdentity.type"),
     _c("user_identity_arn", "string", "userIdentity.arn"),
     _c("user_identity_principal_id", "string", "userIdentity.principalId"),
@@ -390,6 +395,7 @@ _WHO: tuple[Column, ...] = (
     _c("recipient_account_id", "string", "Account"),
     _c("principal", "string", "Principal"),
     _c("principal_kind", "string", "Kind of principal"),
+    _c("actor", "string", "The person or program behind it, else the principal"),
 )
 
 PRESENCE_DAILY = Table(
@@ -407,6 +413,7 @@ PRESENCE_DAILY = Table(
         "event_date",
         "recipient_account_id",
         "principal",
+        "actor",
         "command",
         "source_ip_address",
         "outcome",
@@ -423,7 +430,7 @@ AGENT_DAILY = Table(
         _c("agent_family", "string", "User agent family"),
         *_COUNTED,
     ),
-    key=("event_date", "recipient_account_id", "principal", "agent_family"),
+    key=("event_date", "recipient_account_id", "principal", "actor", "agent_family"),
     partition_by=("event_date",),
 )
 
@@ -436,7 +443,7 @@ HOUR_DAILY = Table(
         _c("hour", "int", "Hour of the day, UTC"),
         *_COUNTED,
     ),
-    key=("event_date", "recipient_account_id", "principal", "hour"),
+    key=("event_date", "recipient_account_id", "principal", "actor", "hour"),
     partition_by=("event_date",),
 )
 
@@ -452,11 +459,26 @@ ERROR_QUARTER_HOUR = Table(
         *_COUNTED,
         _c("distinct_messages", "bigint", "Distinct messages as written"),
     ),
-    key=("quarter_start", "recipient_account_id", "principal", "error_code", "error_template"),
+    key=("quarter_start", "recipient_account_id", "principal", "actor", "error_code", "error_template"),
     partition_by=("event_date",),
 )
 
-FACTS = (PRESENCE_DAILY, AGENT_DAILY, HOUR_DAILY, ERROR_QUARTER_HOUR)
+MOVES_DAILY = Table(
+    "moves_daily",
+    "Which addresses somebody changed between on which day, and how quickly",
+    (
+        _c("event_date", "date", "UTC day"),
+        _c("actor", "string", "The person or program, else the principal"),
+        _c("from_address", "string", "Address left"),
+        _c("source_ip_address", "string", "Address gone to"),
+        _c("seconds", "bigint", "Between the last event there and the first here, at the quickest"),
+        _c("first_time", "timestamp", "First event here after one there"),
+    ),
+    key=("event_date", "actor", "from_address", "source_ip_address"),
+    partition_by=("event_date",),
+)
+
+FACTS = (PRESENCE_DAILY, AGENT_DAILY, HOUR_DAILY, ERROR_QUARTER_HOUR, MOVES_DAILY)
 
 # --------------------------------------------------------------------------------------- baseline
 
@@ -473,9 +495,9 @@ _DAYS: tuple[Column, ...] = (
 )
 
 _PRINCIPALS: tuple[Column, ...] = (
-    _c("principals_7", "bigint", "Principals behind it in the last 7 days"),
-    _c("principals_30", "bigint", "Principals behind it in the last 30 days"),
-    _c("principals_90", "bigint", "Principals behind it in the last 90 days"),
+    _c("principals_7", "bigint", "Principals behind it in the last 7 days, those of one actor counted once"),
+    _c("principals_30", "bigint", "The same in the last 30 days"),
+    _c("principals_90", "bigint", "The same in the last 90 days"),
 )
 
 _PLACED: tuple[Column, ...] = (
@@ -496,7 +518,7 @@ BASELINE_PRESENCE = Table(
         _c("seen_low", "bigint", "Bit i is set when seen i + 1 days before as_of, i in 0..44"),
         _c("seen_high", "bigint", "Bit i is set when seen i + 46 days before as_of, i in 0..44"),
     ),
-    key=("as_of", "recipient_account_id", "principal", "command", "source_ip_address", "outcome"),
+    key=("as_of", "recipient_account_id", "principal", "actor", "command", "source_ip_address", "outcome"),
     partition_by=("as_of",),
     retain_days=35,
 )
@@ -528,59 +550,63 @@ BASELINE_COMMAND_COUNTRY = Table(
 
 BASELINE_VALUE = Table(
     "baseline_value",
-    "How usual a place, country, network, command, agent or error is in the organisation",
+    "How usual a place, network, command, agent, ... is in the organisation",
     (
         _AS_OF,
         _SCOPE,
-        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
         _c("value", "string", "The place, network, command, ..."),
         *_DAYS,
         *_PRINCIPALS,
+        _c("settled_90", "bigint", "principals_90 without the last two days"),
     ),
     key=("as_of", "scope", "dimension", "value"),
     partition_by=("as_of",),
     retain_days=35,
 )
 
-BASELINE_PRINCIPAL_VALUE = Table(
-    "baseline_principal_value",
-    "How usual a place, network, command, agent or error is for a principal",
+_IDENTITY = _c("identity", "string", "An actor, or a principal judged by its own habit")
+
+BASELINE_IDENTITY_VALUE = Table(
+    "baseline_identity_value",
+    "How usual a place, network, command, agent, ... is for an actor or principal",
     (
         _AS_OF,
-        _c("principal", "string", "Principal"),
-        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _IDENTITY,
+        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
         _c("value", "string", "The place, network, command, ..."),
         *_DAYS,
-        _c("recent_5", "int", "Days seen among the principal's last 5 active days"),
-        _c("on_last_day", "int", "1 when seen on the principal's last active day, else 0"),
+        _c("recent_5", "int", "Days seen among the identity's last 5 active days"),
+        _c("on_last_day", "int", "1 when seen on the identity's last active day, else 0"),
     ),
-    key=("as_of", "principal", "dimension", "value"),
+    key=("as_of", "identity", "dimension", "value"),
     partition_by=("as_of",),
     retain_days=35,
 )
 
 FIRST_USES = Table(
     "first_uses",
-    "What a principal did on a day for the first time in 90 days, and how many others did it before",
+    "What somebody did on a day for the first time in 90 days, and how many others did it before",
     (
         _c("event_date", "date", "UTC day"),
-        _c("principal", "string", "Principal"),
-        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _IDENTITY,
+        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
         _c("value", "string", "The place, network, command, ..."),
-        _c("others", "bigint", "Other principals who did so in the 90 days before"),
-        _c("active_days", "bigint", "Days the principal was active in the 90 days before"),
+        _c("others", "bigint", "Actors who did so in the 90 days before, the last two left out"),
+        _c("active_days", "bigint", "Days the identity was active in the 90 days before"),
+        _c("is_actor", "boolean", "Whether it counts in the organisation's numbers"),
     ),
-    key=("event_date", "principal", "dimension", "value"),
+    key=("event_date", "identity", "dimension", "value"),
     partition_by=("event_date",),
 )
 
-BASELINE_PRINCIPAL = Table(
-    "baseline_principal",
-    "How old a principal is and how often it does something new",
+BASELINE_IDENTITY = Table(
+    "baseline_identity",
+    "How old an actor or principal is and how often it does something new",
     (
         _AS_OF,
-        _c("principal", "string", "Principal"),
-        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _IDENTITY,
+        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
         _c("active_days", "bigint", "Days active among the last 90"),
         _c(
             "new_days",
@@ -588,7 +614,7 @@ BASELINE_PRINCIPAL = Table(
             "Of these, days with a first use in this dimension (its first active day aside)",
         ),
     ),
-    key=("as_of", "principal", "dimension"),
+    key=("as_of", "identity", "dimension"),
     partition_by=("as_of",),
     retain_days=35,
 )
@@ -599,12 +625,16 @@ BASELINE_DIMENSION = Table(
     (
         _AS_OF,
         _SCOPE,
-        _c("dimension", "string", "place, country, network, command, agent or error"),
+        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
         _c("value_days", "bigint", "Sum over values of days seen, last 90 days"),
         _c("values_seen", "bigint", "Distinct values, last 90 days"),
         _c("values_once", "bigint", "Of these, seen on one day only"),
-        _c("active_days", "bigint", "Sum over principals of active days, last 90 days"),
-        _c("new_days", "bigint", "Sum over principals of days with a first use"),
+        _c(
+            "active_days",
+            "bigint",
+            "Sum over actors of active days with anything in this dimension, last 90 days",
+        ),
+        _c("new_days", "bigint", "Sum over actors of days with a first use"),
         _c(
             "first_uses",
             "array<bigint>",
@@ -622,8 +652,8 @@ BASELINES = (
     BASELINE_COMMAND_PLACE,
     BASELINE_COMMAND_COUNTRY,
     BASELINE_VALUE,
-    BASELINE_PRINCIPAL_VALUE,
-    BASELINE_PRINCIPAL,
+    BASELINE_IDENTITY_VALUE,
+    BASELINE_IDENTITY,
     BASELINE_DIMENSION,
 )
 
@@ -632,45 +662,58 @@ BASELINES = (
 _TERMS: tuple[Column, ...] = (
     _c("as_of", "date", "The baseline it was judged by holds the days before this one"),
     _c("baseline_days", "bigint", "Days of history the organisation had in that baseline"),
-    _c("principal_active_days", "bigint", "Days the principal was active in the 90 days before"),
+    _c(
+        "judged_as", "string", "Whose habit it was judged by: the actor, or the principal where that is older"
+    ),
+    _c("principal_active_days", "bigint", "Days they were active in the 90 days before"),
     _c("principal_place_days", "bigint", "Of these, days at this place"),
     _c("principal_network_days", "bigint", "Of these, days on this network"),
+    _c("principal_prefix_days", "bigint", "Of these, days in this address prefix (/24 or /48)"),
     _c("principal_agent_days", "bigint", "Of these, days with this user agent family"),
     _c("principal_command_days", "bigint", "Of these, days with this command"),
     _c("principal_error_days", "bigint", "Of these, days with this error code"),
-    _c("place_principals", "bigint", "Other principals at this place in the 90 days before"),
-    _c("network_principals", "bigint", "Other principals on this network"),
-    _c("agent_principals", "bigint", "Other principals with this user agent family"),
-    _c("command_principals", "bigint", "Other principals with this command"),
-    _c("error_principals", "bigint", "Other principals with this error code"),
+    _c("principal_hour_days", "bigint", "Of these, days with events in this hour"),
+    _c("principal_jump_days", "bigint", "Of these, days with a jump no traveller can make"),
+    _c("place_principals", "bigint", "Others at this place in the 90 days before"),
+    _c("network_principals", "bigint", "Others on this network"),
+    _c("prefix_principals", "bigint", "Others in this address prefix"),
+    _c("agent_principals", "bigint", "Others with this user agent family"),
+    _c("command_principals", "bigint", "Others with this command"),
+    _c("error_principals", "bigint", "Others with this error code"),
     _c("command_days", "bigint", "Days the organisation used this command in the 90 days before"),
     _c("place_days", "bigint", "Days the organisation used this place"),
     _c("command_place_days", "bigint", "Days this command came from this place"),
     _c("country_days", "bigint", "Days the organisation used this country"),
     _c("command_country_days", "bigint", "Days this command came from this country"),
-    _c(
-        "nearest_place",
-        "string",
-        "The principal's nearest known place, where this one is new to it",
-    ),
+    _c("nearest_place", "string", "Their nearest known place, where this one is new to them"),
     _c("nearest_place_km", "double", "Kilometres to it"),
-    _c("place_given_command_bits", "double", "Surprise of the place, given the command"),
-    _c("command_given_place_bits", "double", "Surprise of the command, given the place"),
-    _c("country_given_command_bits", "double", "Surprise of the country, given the command"),
-    _c("command_given_country_bits", "double", "Surprise of the command, given the country"),
-    _c("place_bits", "double", "Surprise of the place, given the principal"),
+    _c("near_known_place", "boolean", "Guard: a known place is so near that this one is hardly new"),
+    _c("rolled_out", "boolean", "Guard: the command is new to the organisation and others took it up too"),
+    _c("local_hour", "int", "Hour of the day at the place; empty where its time zone is unknown"),
+    _c("hosting_network", "boolean", "Whether the network's name is one of a hoster or cloud"),
+    _c("jump_km", "double", "Kilometres of the jump this address was an end of"),
+    _c("jump_seconds", "bigint", "Seconds it took"),
+    _c("jump_place", "string", "Its other end"),
+    _c("sensitivity", "int", "0-4: what the command can do (conf/sensitivity.yml)"),
+    _c("place_given_command_bits", "double", "Evidence: surprise of the place, given the command"),
+    _c("command_given_place_bits", "double", "Evidence: surprise of the command, given the place"),
+    _c("country_given_command_bits", "double", "Evidence: surprise of the country, given the command"),
+    _c("command_given_country_bits", "double", "Evidence: surprise of the command, given the country"),
+    _c("place_bits", "double", "Surprise of the place, given whose habit it is"),
+    _c("network_bits", "double", "Surprise of the network, at a place they know"),
+    _c("prefix_bits", "double", "Surprise of an address prefix nobody used, on a network somebody did"),
+    _c("jump_bits", "double", "Surprise of being at two places faster than anyone can travel"),
+    _c("agent_bits", "double", "Surprise of the user agent family"),
     _c(
-        "network_bits",
-        "double",
-        "Surprise of the network, given the principal and a place it knows",
+        "hour_bits", "double", "Surprise of the hour: the lesser of their own habit's and of the local time's"
     ),
-    _c("agent_bits", "double", "Surprise of the user agent family, given the principal"),
-    _c("command_bits", "double", "Surprise of the command, given the principal"),
-    _c("error_bits", "double", "Surprise of the error code, given the principal"),
-    _c("where_bits", "double", "place_bits + network_bits"),
-    _c("how_bits", "double", "agent_bits"),
+    _c("host_bits", "double", "Surprise of a person on a hoster's network new to them"),
+    _c("command_bits", "double", "Surprise of the command, raised by its sensitivity where it is new"),
+    _c("error_bits", "double", "Surprise of the error code"),
+    _c("where_bits", "double", "place_bits + network_bits + prefix_bits / 2 + jump_bits"),
+    _c("how_bits", "double", "agent_bits + hour_bits + host_bits"),
     _c("what_bits", "double", "The greater of command_bits and error_bits"),
-    _c("maturity", "double", "0..1: how far the principal's history can be trusted"),
+    _c("maturity", "double", "0..1: how far their history can be trusted"),
 )
 
 _SCORE: tuple[Column, ...] = (
@@ -718,24 +761,25 @@ STAGED_SURPRISES = Table(
     "How unusual each use of the days being judged is for its principal, before candidates are scored",
     (
         _c("as_of", "int", "Day judged, counted from 1970-01-01; only days before it count"),
-        _c("dimension", "string", "place, country, network, command, agent or error"),
-        _c("principal", "string", "Principal"),
+        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
+        _IDENTITY,
         _c("value", "string", "The place, network, command, ..."),
-        _c("days_90", "bigint", "Days of the principal with this value in the 90 days before"),
-        _c("others", "bigint", "Other principals with it"),
+        _c("days_90", "bigint", "Days of the identity with this value in the 90 days before"),
+        _c("others", "bigint", "Others with it"),
         _c("value_days_90", "bigint", "Days of the organisation with it"),
-        _c("active_days", "bigint", "Days the principal was active"),
+        _c("active_days", "bigint", "Days the identity was active"),
         _c("new_days", "bigint", "Of these, days with a first use in the dimension"),
         _c("prior", "double", "Probability of the value in the organisation"),
-        _c("rate", "double", "The principal's rate of days with something new"),
+        _c("rate", "double", "The identity's rate of days with something new"),
         _c("tail", "double", "Share of the organisation's first uses at least this unusual"),
         _c("bits", "double", "Surprise"),
         _c("nearest_place", "string", "Nearest known place, where the place is new"),
         _c("nearest_place_km", "double", "Kilometres to it"),
         _c("near", "boolean", "Whether it is near a known place"),
+        _c("rolled_out", "boolean", "Whether a new command is one others took up lately too"),
         _c("baseline_days", "int", "Days of facts the organisation had, 90 at most"),
     ),
-    key=("as_of", "dimension", "principal", "value"),
+    key=("as_of", "dimension", "identity", "value"),
 )
 
 STAGED_ANOMALIES = Table(
@@ -767,12 +811,14 @@ ANOMALIES = Table(
 
 INCIDENTS = Table(
     "incidents",
-    "Findings of one principal in one place, close in time",
+    "Findings of one actor in one place, close in time",
     (
         _c("incident_id", "string", "anomaly_id of its earliest finding"),
         _c("first_date", "date", "UTC day of its first finding"),
-        _c("principal", "string", "Principal"),
+        _c("actor", "string", "The person or program it is of, else the principal"),
+        _c("principal", "string", "Principal of its most surprising finding"),
         _c("principal_kind", "string", "Kind of principal"),
+        _c("principals", "array<string>", "All its principals"),
         _c("recipient_account_ids", "array<string>", "Accounts it happened in"),
         *(
             column
@@ -790,7 +836,7 @@ INCIDENTS = Table(
         _c("detectors", "array<string>", "Detectors that found it"),
         _c("commands", "array<string>", "Commands, most surprising first"),
         _c("findings", "bigint", "Findings in it"),
-        _c("event_count", "bigint", "Events of its principal from its addresses in its buckets"),
+        _c("event_count", "bigint", "Events of its actor from its addresses in its buckets"),
         _c("evidence_event_ids", "array<string>", "Event ids of all its events, first 1,000"),
         _c("summary", "string", "What happened and why it is unusual, in a few words"),
         _c("quality", "string", "ok, or the expectations that warned", arrival=True),

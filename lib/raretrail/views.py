@@ -284,8 +284,8 @@ PRINCIPAL_PROFILE = View(
     "family, error code, or hour of the day (UTC)",
     (
         _c("as_of", "date", "The baseline holds the days before this one"),
-        _c("principal", "string", "Principal"),
-        _c("dimension", "string", "place, country, network, command, agent, error or hour"),
+        _c("principal", "string", "Principal, or the actor behind several"),
+        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
         _c("value", "string", "The place, network, command, ..., or hour as two digits"),
         _c("value_name", "string", "The place in words; else the value"),
         _c("days_90", "bigint", "Days of the principal with it among the last 90"),
@@ -301,33 +301,21 @@ WITH names AS (
   WHERE as_of = {_latest("baseline_command_place")} GROUP BY place
 ),
 active AS (
-  SELECT principal, max(active_days) AS active_days FROM baseline_principal
-  WHERE as_of = {_latest("baseline_principal")} GROUP BY principal
-),
-hours AS (
-  SELECT h.principal, h.hour, count(DISTINCT h.event_date) AS days_90, min(h.event_date) AS first_day,
-         max(h.event_date) AS last_day
-  FROM hour_daily h
-  WHERE h.event_date < {_latest("baseline_principal_value")}
-    AND h.event_date >= {_latest("baseline_principal_value")} - INTERVAL 90 DAY
-  GROUP BY h.principal, h.hour
+  SELECT identity, max(active_days) AS active_days FROM baseline_identity
+  WHERE as_of = {_latest("baseline_identity")} GROUP BY identity
 )
-SELECT v.as_of, v.principal, v.dimension, v.value, coalesce(n.place_name, v.value) AS value_name,
+SELECT v.as_of, v.identity AS principal, v.dimension,
+       CASE WHEN v.dimension = 'hour' THEN lpad(v.value, 2, '0') ELSE v.value END AS value,
+       coalesce(n.place_name, CASE WHEN v.dimension = 'hour' THEN lpad(v.value, 2, '0') ELSE v.value END)
+         AS value_name,
        CAST(v.days_90 AS BIGINT) AS days_90, a.active_days,
        CAST(v.days_90 AS DOUBLE) / nullif(a.active_days, 0) AS share, v.first_day, v.last_day,
-       o.principals_90 - 1 AS others
-FROM baseline_principal_value v
-LEFT JOIN active a ON a.principal = v.principal
+       greatest(o.principals_90 - 1, 0) AS others
+FROM baseline_identity_value v
+LEFT JOIN active a ON a.identity = v.identity
 LEFT JOIN baseline_value o ON o.as_of = v.as_of AND o.dimension = v.dimension AND o.value = v.value
 LEFT JOIN names n ON v.dimension = 'place' AND n.place = v.value
-WHERE v.as_of = {_latest("baseline_principal_value")}
-UNION ALL
-SELECT {_latest("baseline_principal_value")}, h.principal, 'hour', lpad(CAST(h.hour AS STRING), 2, '0'),
-       lpad(CAST(h.hour AS STRING), 2, '0'), h.days_90, a.active_days,
-       CAST(h.days_90 AS DOUBLE) / nullif(a.active_days, 0), h.first_day, h.last_day, c.principals - 1
-FROM hours h
-JOIN (SELECT hour, count(DISTINCT principal) AS principals FROM hours GROUP BY hour) AS c ON c.hour = h.hour
-LEFT JOIN active a ON a.principal = h.principal""",
+WHERE v.as_of = {_latest("baseline_identity_value")}""",
     "Where does somebody usually come from, and at which hours?",
     "SELECT dimension, value_name, days_90, round(share, 2) AS share, last_day FROM principal_profile\n"
     "WHERE principal LIKE '%farah.evans' AND dimension IN ('place', 'hour') ORDER BY dimension, days_90 DESC",

@@ -125,6 +125,7 @@ def test_every_column_of_a_delivered_record() -> None:
             "agent_family": "aws-cli/2 (Linux)",
             "principal": "arn:aws:iam::123456789012:role/Admin/ana@example.com",
             "principal_kind": "person",
+            "actor": "ana",
             "user_identity_type": "AssumedRole",
             "user_identity_arn": "arn:aws:sts::123456789012:assumed-role/Admin/ana@example.com",
             "user_identity_principal_id": "AROAEXAMPLE:ana@example.com",

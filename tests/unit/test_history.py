@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raretrail.baseline.history import (
+    LAG_DAYS,
     LEARNING_DAYS,
     OTHERS_CLASSES,
     WINDOW_DAYS,
@@ -26,7 +27,7 @@ USES = st.lists(
 
 
 def _known(uses, day, **wanted):
-    names = ("principal", "value")
+    names = ("identity", "value")
     return [
         (u, v, d)
         for u, v, d in uses
@@ -35,19 +36,26 @@ def _known(uses, day, **wanted):
     ]
 
 
+def _counted(uses):
+    """w is a role judged for itself; each of its uses is u's too, who counts."""
+    return {use for use in uses if use[0] != "w"}
+
+
 def _facts(uses):
-    """(principal, value, day) → days_90, recent_5, on_last_day, active_days, first, principals."""
+    """(identity, value, day) → days_90, recent_5, on_last_day, active_days, first, principals."""
     facts = {}
     for u, v, day in uses:
         active = sorted({d for p, _, d in uses if p == u and d < day})
         recent = active[-5:]
         facts[u, v, day] = {
-            "days_90": len(_known(uses, day, principal=u, value=v)),
+            "days_90": len(_known(uses, day, identity=u, value=v)),
             "recent_5": sum((u, v, d) in uses for d in recent),
             "on_last_day": int(bool(active) and (u, v, active[-1]) in uses),
-            "active_days": len({d for _, _, d in _known(uses, day, principal=u)}),
-            "principals_90": len({p for p, _, _ in _known(uses, day, value=v)}),
-            "value_days_90": len({d for _, _, d in _known(uses, day, value=v)}),
+            "active_days": len({d for _, _, d in _known(uses, day, identity=u)}),
+            "principals_90": len({p for p, _, _ in _counted(_known(uses, day, value=v))}),
+            "settled_90": len({p for p, _, d in _counted(_known(uses, day, value=v)) if d < day - LAG_DAYS}),
+            "value_days_90": len({d for _, _, d in _counted(_known(uses, day, value=v))}),
+            "value_first_day": min((d for _, _, d in _counted(_known(uses, day, value=v))), default=None),
         }
         fact = facts[u, v, day]
         fact["first"] = fact["days_90"] == 0 and fact["active_days"] > 0
@@ -61,10 +69,10 @@ def _class(others):
 @given(USES)
 @settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_history_equals_a_plain_count(spark, listed):
-    uses = set(listed)
+    uses = {use for u, v, d in listed for use in {(u, v, d), ("u" if u == "w" else u, v, d)}}
     frame = spark.createDataFrame(
-        [(DIMENSION, *use) for use in uses],
-        "dimension string, principal string, value string, day int",
+        [(DIMENSION, *use, use[0] != "w") for use in uses],
+        "dimension string, identity string, value string, day int, is_actor boolean",
     )
     pairs = spark.createDataFrame(
         [("place", u, v, d) for u, v, d in uses],
@@ -74,28 +82,27 @@ def test_history_equals_a_plain_count(spark, listed):
     history = history_of(known, to_values(known), pairs)
     facts = _facts(uses)
 
-    for row in history.principal_values.collect():
-        fact = facts[row.principal, row.value, row.as_of]
+    for row in history.identity_values.collect():
+        fact = facts[row.identity, row.value, row.as_of]
         assert (row.days_90, row.recent_5, row.on_last_day) == (
             fact["days_90"], fact["recent_5"], fact["on_last_day"]
         )  # fmt: skip
     for row in history.values.collect():
         fact = next(f for (_, v, d), f in facts.items() if (v, d) == (row.value, row.as_of))
-        assert (row.value_days_90, row.principals_90) == (
-            fact["value_days_90"],
-            fact["principals_90"],
-        )
+        for name in ("value_days_90", "principals_90", "settled_90", "value_first_day"):
+            assert row[name] == fact[name], name
     new_days = defaultdict(set)
     for (u, _, d), fact in facts.items():
         if fact["first"]:
             new_days[u].add(d)
-    for row in history.principals.collect():
+    for row in history.identities.collect():
         day = row.as_of
-        assert row.new_days == sum(day - WINDOW_DAYS <= d < day for d in new_days[row.principal])
-        assert row.active_days == len({d for _, _, d in _known(uses, day, principal=row.principal)})
+        assert row.new_days == sum(day - WINDOW_DAYS <= d < day for d in new_days[row.identity])
+        assert row.active_days == len({d for _, _, d in _known(uses, day, identity=row.identity)})
     for row in history.pairs.collect():
         assert row.pair_days_90 == facts[row.command, row.value, row.as_of]["days_90"]
 
+    uses = _counted(uses)
     first_day = min(d for _, _, d in uses)
     rows = history.dimensions.collect()
     assert {row.as_of for row in rows} == set(range(first_day, max(d for _, _, d in uses) + 1))
@@ -110,10 +117,12 @@ def test_history_equals_a_plain_count(spark, listed):
         assert row.values_seen == len(per_value)
         assert row.values_once == sum(len(days) == 1 for days in per_value.values())
         assert row.active_days == len({(u, d) for u, _, d in known})
-        assert row.new_days == sum(day - WINDOW_DAYS <= d < day for days in new_days.values() for d in days)
+        assert row.new_days == sum(
+            day - WINDOW_DAYS <= d < day for u, days in new_days.items() if u != "w" for d in days
+        )
         hist = [0] * len(OTHERS_CLASSES)
-        for (_, _, d), fact in facts.items():
-            if fact["first"] and max(day - WINDOW_DAYS, first_day + LEARNING_DAYS) <= d < day:
-                hist[_class(fact["principals_90"])] += 1
+        for (u, _, d), fact in facts.items():
+            if u != "w" and fact["first"] and max(day - WINDOW_DAYS, first_day + LEARNING_DAYS) <= d < day:
+                hist[_class(fact["settled_90"])] += 1
         assert row.first_uses == hist
         assert row.baseline_days == min(day - first_day, WINDOW_DAYS)

@@ -17,7 +17,8 @@ ROLE = "arn:aws:iam::123456789012:role/Admin"
 
 
 def decide(**facts: str | None) -> tuple[str, str]:
-    return tuple(RULES.decide(IdentityFacts(**facts)))  # type: ignore[arg-type, return-value]
+    found = RULES.decide(IdentityFacts(**facts))
+    return found.principal, found.kind
 
 
 def session(name: str, issuer: str = ROLE, **more: str) -> tuple[str, str]:
@@ -236,8 +237,8 @@ def test_role_that_aws_uses_itself_is_a_service() -> None:
 
 @given(st.builds(IdentityFacts, **{f: st.none() | st.text() for f in IdentityFacts._fields}))
 def test_any_identity_has_a_principal(facts: IdentityFacts) -> None:
-    principal, kind = RULES.decide(facts._replace(partition=facts.partition or "aws"))
-    assert principal
+    principal, kind, actor = RULES.decide(facts._replace(partition=facts.partition or "aws"))
+    assert principal and actor
     assert kind in KINDS
 
 
@@ -287,3 +288,36 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str) -> None:
         load_rules(path)
     with pytest.raises(UsageError, match=r"nowhere\.yml"):
         load_rules(tmp_path / "nowhere.yml")
+
+
+def actor(**facts: str | None) -> str:
+    return RULES.decide(IdentityFacts(**facts)).actor
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"type": "AssumedRole", "arn": ROLE, "session_name": "Ana.Garcia@example.com"},
+        {"type": "AssumedRole", "issuer_arn": ROLE + "2", "session_name": "ana.garcia"},
+        {"type": "AssumedRole", "arn": ROLE, "session_name": "botocore-session-17",
+         "source_identity": "ana.garcia"},
+        {"type": "IAMUser", "account_id": "123456789012", "user_name": "ana.garcia"},
+        {"type": "SAMLUser", "identity_provider": "idp", "user_name": "ana.garcia@example.com"},
+    ],
+)  # fmt: skip
+def test_all_identities_of_a_person_have_one_actor(facts: dict[str, str]) -> None:
+    assert actor(**facts) == "ana.garcia"
+
+
+@pytest.mark.parametrize("name", ["botocore-session-1709285400", "i-0123456789abcdef0", "1709285400"])
+def test_a_name_made_up_for_one_session_leaves_the_role_as_actor(name: str) -> None:
+    assert actor(type="AssumedRole", issuer_arn=ROLE, session_name=name) == ROLE
+
+
+def test_a_program_under_a_lasting_name_is_an_actor_of_its_own() -> None:
+    assert actor(type="AssumedRole", issuer_arn=ROLE, session_name="invoice-worker") == "invoice-worker"
+
+
+def test_a_user_without_a_persons_name_is_its_own_actor() -> None:
+    arn = "arn:aws:iam::123456789012:user/deploy"
+    assert actor(type="IAMUser", arn=arn, account_id="123456789012", user_name="deploy") == arn

@@ -24,17 +24,17 @@ def scores(spark: SparkSession, bits: list[float], per_day: list[float], judged:
 
 @pytest.mark.integration
 def test_a_score_is_a_number_of_incidents_a_day(spark: SparkSession) -> None:
-    every_day, above = scores(spark, [24.0, 60.0], [24.0], 30)
+    every_day, above = scores(spark, [14.0, 60.0], [14.0], 30)
     # One a day was seen, over 30 days and 7 of the prior.
     assert every_day == pytest.approx(100 / (1 + (30 + 7 * 0.5) / 37), abs=0.01)
     assert above > 98
-    two, one = scores(spark, [22.0, 23.0], [22.0, 23.0], 30)
+    two, one = scores(spark, [12.0, 13.0], [12.0, 13.0], 30)
     assert two < one < 60
 
 
 @pytest.mark.integration
 def test_without_history_the_prior_decides(spark: SparkSession) -> None:
-    assert scores(spark, [20.0, 24.0, 40.0], [], 0) == pytest.approx([50.0, 66.67, 96.97], abs=0.01)
+    assert scores(spark, [12.0, 14.0, 22.0], [], 0) == pytest.approx([50.0, 66.67, 96.97], abs=0.01)
 
 
 @pytest.mark.integration
@@ -47,7 +47,7 @@ def test_only_the_thirty_days_before_count(spark: SparkSession) -> None:
 
 @pytest.mark.integration
 def test_severity_follows_the_bands(spark: SparkSession) -> None:
-    rows = spark.createDataFrame([(DAY, float(b)) for b in (10, 21, 30, 60)], "first_date date, bits double")
+    rows = spark.createDataFrame([(DAY, float(b)) for b in (10, 13, 16, 60)], "first_date date, bits double")
     none = to_calibrations(spark, rows.limit(0), [DAY], set())
     found = {r.bits: r.severity for r in with_score(rows, "first_date", none, ScoreSettings()).collect()}
-    assert found == {10.0: "low", 21.0: "medium", 30.0: "high", 60.0: "critical"}
+    assert found == {10.0: "low", 13.0: "medium", 16.0: "high", 60.0: "critical"}

@@ -6,10 +6,10 @@ days, so that a day's facts are rewritten by replacing the day.
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-_WHO = ("recipient_account_id", "principal", "principal_kind")
+_WHO = ("recipient_account_id", "principal", "principal_kind", "actor")
 
 
 def _known(column: str) -> Column:
@@ -57,4 +57,31 @@ def to_error_quarter_hour(events: DataFrame) -> DataFrame:
             _known("error_template").alias("error_template"),
         )
         .agg(*_counted(), F.count_distinct("error_message").alias("distinct_messages"))
+    )
+
+
+def to_moves_daily(events: DataFrame) -> DataFrame:
+    """`tables.MOVES_DAILY`: a row for day × actor × address left × address gone to.
+
+    Of what one actor did on a day, in order of time, each change of address; the quickest change
+    between two addresses is kept. Only of people and of what goes by a name: a role's instances are at
+    many addresses at once by nature.
+    """
+    someone = F.col("principal_kind").isin("person", "user", "root") | (F.col("actor") != F.col("principal"))
+    order = Window.partitionBy("event_date", "actor").orderBy("event_time", "event_id")
+    moved = (
+        events.where(someone & F.col("source_ip_address").isNotNull())
+        .select(
+            "event_date",
+            "actor",
+            "event_time",
+            "source_ip_address",
+            F.lag("source_ip_address").over(order).alias("from_address"),
+            F.lag("event_time").over(order).alias("left_at"),
+        )
+        .where("from_address <> source_ip_address")
+        .withColumn("seconds", F.unix_seconds("event_time") - F.unix_seconds("left_at"))
+    )
+    return moved.groupBy("event_date", "actor", "from_address", "source_ip_address").agg(
+        F.min("seconds").alias("seconds"), F.min("event_time").alias("first_time")
     )

@@ -17,6 +17,7 @@ WINDOW_DAYS = 90
 # While the organisation's own record is younger, everything is a first use and teaches nothing of how
 # unusual first uses are.
 LEARNING_DAYS = 14
+LAG_DAYS = 2
 # How many others already do so, in classes: 0, 1, 2, 3-4, 5-9, 10 and more (research §9.1).
 OTHERS_CLASSES = (0, 1, 2, 3, 5, 10)
 
@@ -25,23 +26,28 @@ OTHERS_CLASSES = (0, 1, 2, 3, 5, 10)
 class History:
     """What was known before each day. `as_of` counts days from 1970-01-01.
 
-    principal_values  as_of, dimension, principal, value: days_90, recent_5, on_last_day
-    values            as_of, dimension, value: value_days_90, principals_90
-    principals        as_of, dimension, principal: active_days, new_days
+    Of values and dimensions only actors count. settled_90 are the actors who used a value before the
+    last LAG_DAYS days: what the organisation is taken to know, so that an intruder's own yesterday, or
+    an accomplice's, makes nothing usual.
+
+    identity_values  as_of, dimension, identity, value: days_90, recent_5, on_last_day,
+                      is_actor
+    values            as_of, dimension, value: value_days_90, principals_90, settled_90, value_first_day
+    identities        as_of, dimension, identity: active_days, new_days
     dimensions        as_of, dimension: value_days, values_seen, values_once, active_days,
                       new_days, first_uses (array by class of others), baseline_days
     pairs             as_of, kind, command, value: pair_days_90
     """
 
-    principal_values: DataFrame
+    identity_values: DataFrame
     values: DataFrame
-    principals: DataFrame
+    identities: DataFrame
     dimensions: DataFrame
     pairs: DataFrame
 
 
 def others_class(others: Column) -> Column:
-    """Index into OTHERS_CLASSES of a number of other principals."""
+    """Index into OTHERS_CLASSES of a number of other actors."""
     chosen = F.lit(0)
     for index, least in enumerate(OTHERS_CLASSES):
         chosen = F.when(others >= least, F.lit(index)).otherwise(chosen)
@@ -55,20 +61,20 @@ def _before(*keys: str, by: str = "day", days: int = WINDOW_DAYS) -> WindowSpec:
 def with_first_uses(uses: DataFrame) -> DataFrame:
     """uses plus, for the 90 days before: days_90, active_days, recent_5, on_last_day, first_use.
 
-    recent_5 counts the principal's last five active days, wherever they lie. A first use is one
-    not made in the 90 days before, by a principal that was active in them.
+    recent_5 counts the identity's last five active days, wherever they lie. A first use is one
+    not made in the 90 days before, by an identity that was active in them.
     """
-    active = uses.select("principal", "day").distinct()
-    by_principal = Window.partitionBy("principal").orderBy("day")
+    active = uses.select("identity", "day").distinct()
+    by_identity = Window.partitionBy("identity").orderBy("day")
     active = active.select(
-        "principal",
+        "identity",
         "day",
-        F.row_number().over(by_principal).alias("nth"),
-        F.count(F.lit(1)).over(_before("principal")).alias("active_days"),
+        F.row_number().over(by_identity).alias("nth"),
+        F.count(F.lit(1)).over(_before("identity")).alias("active_days"),
     )
-    keys = ("dimension", "principal", "value")
+    keys = ("dimension", "identity", "value")
     return (
-        uses.join(active, ["principal", "day"])
+        uses.join(active, ["identity", "day"])
         .withColumn("days_90", F.count(F.lit(1)).over(_before(*keys)))
         .withColumn("recent_5", F.count(F.lit(1)).over(_before(*keys, by="nth", days=5)))
         .withColumn("on_last_day", F.count(F.lit(1)).over(_before(*keys, by="nth", days=1)))
@@ -77,11 +83,11 @@ def with_first_uses(uses: DataFrame) -> DataFrame:
     )
 
 
-def _steps_while_known(uses: DataFrame, keys: tuple[str, ...], *group: str) -> DataFrame:
+def _steps_while_known(uses: DataFrame, keys: tuple[str, ...], *group: str, lag: int = 0) -> DataFrame:
     """Steps of the number of distinct keys known in a group: (group…, day, step).
 
-    A key is known as of day t when it was used in [t - 90, t): each use opens (d, d + 90], uses
-    closer than that run together.
+    A key is known as of day t when it was used in [t - 90, t - lag): each use opens
+    (d + lag, d + 90], uses close together run together.
     """
     order = Window.partitionBy(*keys).orderBy("day")
     spans = uses.select(
@@ -90,9 +96,10 @@ def _steps_while_known(uses: DataFrame, keys: tuple[str, ...], *group: str) -> D
         F.lag("day").over(order).alias("earlier"),
         F.lead("day").over(order).alias("later"),
     )
-    opens = spans.where(F.col("earlier").isNull() | (F.col("day") - F.col("earlier") > WINDOW_DAYS))
-    closes = spans.where(F.col("later").isNull() | (F.col("later") - F.col("day") > WINDOW_DAYS))
-    return opens.select(*group, (F.col("day") + 1).alias("day"), F.lit(1).alias("step")).unionByName(
+    apart = WINDOW_DAYS - lag
+    opens = spans.where(F.col("earlier").isNull() | (F.col("day") - F.col("earlier") > apart))
+    closes = spans.where(F.col("later").isNull() | (F.col("later") - F.col("day") > apart))
+    return opens.select(*group, (F.col("day") + 1 + lag).alias("day"), F.lit(1).alias("step")).unionByName(
         closes.select(*group, (F.col("day") + WINDOW_DAYS + 1).alias("day"), F.lit(-1).alias("step"))
     )
 
@@ -124,40 +131,50 @@ def _at(asked: DataFrame, steps: DataFrame, name: str, *group: str) -> DataFrame
 
 def to_values(uses: DataFrame) -> DataFrame:
     """History.values for every (dimension, value, day) used."""
-    per_day = uses.select("dimension", "value", "day").distinct()
-    counted = per_day.withColumn("value_days_90", F.count(F.lit(1)).over(_before("dimension", "value")))
-    steps = _steps_while_known(uses, ("dimension", "value", "principal"), "dimension", "value")
-    known = _at(per_day, steps, "principals_90", "dimension", "value")
-    return counted.join(known, ["dimension", "value", "day"]).withColumnRenamed("day", "as_of")
+    counted = uses.where("is_actor")
+    asked = uses.select("dimension", "value", "day").distinct()
+    per_day = counted.select("dimension", "value", "day").distinct()
+    before = _before("dimension", "value")
+    days = per_day.select(
+        "*",
+        F.count(F.lit(1)).over(before).alias("value_days_90"),
+        F.min("day").over(before).alias("value_first_day"),
+    )
+    keys, group = ("dimension", "value", "identity"), ("dimension", "value")
+    known = _at(asked, _steps_while_known(counted, keys, *group), "principals_90", *group)
+    settled = _at(asked, _steps_while_known(counted, keys, *group, lag=LAG_DAYS), "settled_90", *group)
+    on = ["dimension", "value", "day"]
+    return days.join(known, on).join(settled, on).withColumnRenamed("day", "as_of")
 
 
 def to_first_uses(uses: DataFrame, values: DataFrame) -> DataFrame:
-    """First uses (see with_first_uses) with `others`: principals that knew the value before."""
+    """First uses (see with_first_uses) with `others`: settled_90 of the value then."""
     return (
         uses.where("first_use")
         .join(values.withColumnRenamed("as_of", "day"), ["dimension", "value", "day"])
         .select(
             "day",
-            "principal",
+            "identity",
             "dimension",
             "value",
-            F.col("principals_90").alias("others"),
+            F.col("settled_90").alias("others"),
             "active_days",
+            "is_actor",
         )
     )
 
 
-def to_principals(uses: DataFrame) -> DataFrame:
-    """History.principals for every (dimension, principal, day) used."""
-    per_day = uses.groupBy("dimension", "principal", "day").agg(
+def to_identities(uses: DataFrame) -> DataFrame:
+    """History.identities for every (dimension, identity, day) used."""
+    per_day = uses.groupBy("dimension", "identity", "day").agg(
         F.max("active_days").alias("active_days"),
         F.max(F.col("first_use").cast("int")).alias("new"),
     )
-    new_days = F.coalesce(F.sum("new").over(_before("dimension", "principal")), F.lit(0))
+    new_days = F.coalesce(F.sum("new").over(_before("dimension", "identity")), F.lit(0))
     return per_day.select(
         F.col("day").alias("as_of"),
         "dimension",
-        "principal",
+        "identity",
         "active_days",
         new_days.alias("new_days"),
     )
@@ -165,6 +182,7 @@ def to_principals(uses: DataFrame) -> DataFrame:
 
 def to_dimensions(uses: DataFrame, first_uses: DataFrame) -> DataFrame:
     """History.dimensions for every (dimension, day) of the span of uses, quiet days included."""
+    uses = uses.where("is_actor")
     span = uses.agg(F.min("day").alias("start"), F.max("day").alias("end"))
     kinds = uses.select("dimension").distinct()
     asked = span.select(F.explode(F.sequence("start", "end")).alias("day")).crossJoin(kinds)
@@ -174,15 +192,16 @@ def to_dimensions(uses: DataFrame, first_uses: DataFrame) -> DataFrame:
         value_day.groupBy("dimension", "day")
         .agg(F.count(F.lit(1)).alias("value_days"))
         .join(
-            uses.select("dimension", "principal", "day", "first_use")
-            .groupBy("dimension", "principal", "day")
+            uses.select("dimension", "identity", "day", "first_use")
+            .groupBy("dimension", "identity", "day")
             .agg(F.max(F.col("first_use").cast("int")).alias("new"))
             .groupBy("dimension", "day")
             .agg(F.count(F.lit(1)).alias("active_days"), F.sum("new").alias("new_days")),
             ["dimension", "day"],
         )
         .join(
-            first_uses.join(span.select("start"), how="cross")
+            first_uses.where("is_actor")
+            .join(span.select("start"), how="cross")
             .where(F.col("day") >= F.col("start") + LEARNING_DAYS)
             .groupBy("dimension", "day")
             .agg(
@@ -241,17 +260,18 @@ def history_of(known: DataFrame, values: DataFrame, pairs: DataFrame) -> History
     the caller stages them), pairs those of `uses.to_pairs`.
     """
     return History(
-        principal_values=known.select(
+        identity_values=known.select(
             F.col("day").alias("as_of"),
             "dimension",
-            "principal",
+            "identity",
             "value",
             "days_90",
             "recent_5",
             "on_last_day",
+            "is_actor",
         ),
         values=values,
-        principals=to_principals(known),
+        identities=to_identities(known),
         dimensions=to_dimensions(known, to_first_uses(known, values)),
         pairs=to_pair_days(pairs),
     )

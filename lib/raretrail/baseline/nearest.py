@@ -23,9 +23,9 @@ def to_coordinates(places: DataFrame) -> DataFrame:
 
 
 def to_nearest(new_places: DataFrame, known_places: DataFrame, coordinates: DataFrame) -> DataFrame:
-    """(as_of, principal, value, nearest_place, nearest_place_km) for cities with a known one.
+    """(as_of, identity, value, nearest_place, nearest_place_km) for cities with a known one.
 
-    new_places: as_of, principal, value. known_places: principal, value, day; a place is known as of
+    new_places: as_of, identity, value. known_places: identity, value, day; a place is known as of
     a day when it was used in the 90 days before. coordinates as `to_coordinates`.
     """
     here = coordinates.select("value", "latitude", "longitude")
@@ -38,7 +38,7 @@ def to_nearest(new_places: DataFrame, known_places: DataFrame, coordinates: Data
     known = known_places.withColumnRenamed("value", "known").join(F.broadcast(there), "known")
     apart = (
         new_places.join(F.broadcast(here), "value")
-        .join(known, "principal")
+        .join(known, "identity")
         .where((F.col("day") < F.col("as_of")) & (F.col("day") >= F.col("as_of") - WINDOW_DAYS))
         .withColumn(
             "km",
@@ -54,11 +54,11 @@ def to_nearest(new_places: DataFrame, known_places: DataFrame, coordinates: Data
         )
     )
     return (
-        apart.groupBy("as_of", "principal", "value")
+        apart.groupBy("as_of", "identity", "value")
         .agg(F.min(F.struct("km", "place_name")).alias("nearest"))
         .select(
             "as_of",
-            "principal",
+            "identity",
             "value",
             F.col("nearest.place_name").alias("nearest_place"),
             F.col("nearest.km").alias("nearest_place_km"),

@@ -16,13 +16,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from raretrail.baseline.history import (
+    LAG_DAYS,
     LEARNING_DAYS,
     OTHERS_CLASSES,
     WINDOW_DAYS,
     History,
     others_class,
 )
-from raretrail.baseline.uses import DIMENSIONS
+from raretrail.baseline.uses import DIMENSIONS, identities, placed_uses, use
 
 WORD = 45
 _MASK = (1 << WORD) - 1
@@ -30,6 +31,7 @@ KEY = (
     "recipient_account_id",
     "principal",
     "principal_kind",
+    "actor",
     "command",
     "source_ip_address",
     "outcome",
@@ -135,28 +137,32 @@ def _day_measures(as_of: date) -> list[Column]:
     ]
 
 
-def _principal_counts() -> list[Column]:
+def _actor_counts() -> list[Column]:
     low, high = F.col("seen_low"), F.col("seen_high")
     recent = [low.bitwiseAND((1 << days) - 1) != 0 for days in (7, 30)]
+    settled = low.bitwiseAND(_MASK & ~((1 << LAG_DAYS) - 1)) != 0
     return [
         F.count_if(recent[0]).alias("principals_7"),
         F.count_if(recent[1]).alias("principals_30"),
         F.count_if((low != 0) | (high != 0)).alias("principals_90"),
+        F.count_if(settled | (high != 0)).alias("settled_90"),
     ]
 
 
 def _to_baseline(rows: DataFrame, keys: tuple[str, ...], as_of: date) -> DataFrame:
-    """keys plus days and principals; principals are counted once each, however many rows they have."""
-    by_principal = rows.groupBy("principal", *keys).agg(
-        F.bit_or("seen_low").alias("seen_low"), F.bit_or("seen_high").alias("seen_high")
-    )
-    folded = by_principal.groupBy(*keys).agg(
-        *_principal_counts(),
+    """keys plus days and actors, of rows (who, keys…, seen_low, seen_high); each `who` counts once."""
+    by_actor = rows.groupBy("who", *keys).agg(*_folded())
+    counted = by_actor.groupBy(*keys).agg(
+        *_actor_counts(),
         F.bit_or("seen_low").alias("folded_low"),
         F.bit_or("seen_high").alias("folded_high"),
     )
-    renamed = folded.withColumnsRenamed({"folded_low": "seen_low", "folded_high": "seen_high"})
+    renamed = counted.withColumnsRenamed({"folded_low": "seen_low", "folded_high": "seen_high"})
     return renamed.select("*", *_day_measures(as_of))
+
+
+def _folded() -> list[Column]:
+    return [F.bit_or("seen_low").alias("seen_low"), F.bit_or("seen_high").alias("seen_high")]
 
 
 @dataclass(frozen=True)
@@ -166,8 +172,8 @@ class Snapshot:
     command_place: DataFrame
     command_country: DataFrame
     value: DataFrame
-    principal_value: DataFrame
-    principal: DataFrame
+    identity_value: DataFrame
+    identity: DataFrame
     dimension: DataFrame
 
 
@@ -181,50 +187,57 @@ def to_snapshot(
     names = placed.groupBy("place").agg(
         F.min("place_name").alias("place_name"), F.min("country_iso_code").alias("country_iso_code")
     )
-    active = uses.groupBy("principal").agg(
+    active = uses.groupBy("identity").agg(
         F.bit_or("seen_low").alias("active_low"), F.bit_or("seen_high").alias("active_high")
     )
+    by_actor = placed.withColumnRenamed("actor", "who")
+    counted = uses.where("actor_low <> 0 OR actor_high <> 0").select(
+        "dimension",
+        "value",
+        F.col("identity").alias("who"),
+        F.col("actor_low").alias("seen_low"),
+        F.col("actor_high").alias("seen_high"),
+    )
     return Snapshot(
-        command_place=_to_baseline(placed, ("command", "place"), as_of).join(names, "place", "left"),
-        command_country=_to_baseline(placed, ("command", "country"), as_of),
-        value=_to_baseline(uses, ("dimension", "value"), as_of),
-        principal_value=uses.select("*", *_day_measures(as_of))
-        .join(_with_recent(active), "principal")
+        command_place=_to_baseline(by_actor, ("command", "place"), as_of).join(names, "place", "left"),
+        command_country=_to_baseline(by_actor, ("command", "country"), as_of),
+        value=_to_baseline(counted, ("dimension", "value"), as_of),
+        identity_value=uses.select("*", *_day_measures(as_of))
+        .join(_with_recent(active), "identity")
         .withColumn("recent_5", _ones(*_both("recent")))
         .withColumn("on_last_day", _ones(*_both("last"))),
-        principal=_to_principals(active, first_uses),
-        dimension=_to_dimensions(uses, first_uses, as_of, first_day),
+        identity=_to_identities(active, first_uses),
+        dimension=_to_dimensions(counted, first_uses.where("is_actor"), as_of, first_day),
     )
 
 
-def _to_principals(active: DataFrame, first_uses: DataFrame) -> DataFrame:
+def _to_identities(active: DataFrame, first_uses: DataFrame) -> DataFrame:
     days = active.select(
-        "principal",
+        "identity",
         _ones(F.col("active_low"), F.col("active_high")).alias("active_days"),
         F.explode(F.array(*map(F.lit, DIMENSIONS))).alias("dimension"),
     )
-    new = first_uses.groupBy("principal", "dimension").agg(F.count_distinct("event_date").alias("new_days"))
-    return days.join(new, ["principal", "dimension"], "left").fillna(0, ["new_days"])
+    new = first_uses.groupBy("identity", "dimension").agg(F.count_distinct("event_date").alias("new_days"))
+    return days.join(new, ["identity", "dimension"], "left").fillna(0, ["new_days"])
 
 
-def _to_dimensions(uses: DataFrame, first_uses: DataFrame, as_of: date, first_day: date) -> DataFrame:
-    counted = _ones(F.col("seen_low"), F.col("seen_high"))
-    folded = [F.bit_or("seen_low").alias("seen_low"), F.bit_or("seen_high").alias("seen_high")]
+def _to_dimensions(counted: DataFrame, first_uses: DataFrame, as_of: date, first_day: date) -> DataFrame:
+    days = _ones(F.col("seen_low"), F.col("seen_high"))
     values = (
-        uses.groupBy("dimension", "value")
-        .agg(*folded)
+        counted.groupBy("dimension", "value")
+        .agg(*_folded())
         .groupBy("dimension")
         .agg(
-            F.sum(counted).alias("value_days"),
+            F.sum(days).alias("value_days"),
             F.count(F.lit(1)).alias("values_seen"),
-            F.count_if(counted == 1).alias("values_once"),
+            F.count_if(days == 1).alias("values_once"),
         )
     )
     active = (
-        uses.groupBy("dimension", "principal")
-        .agg(*folded)
+        counted.groupBy("dimension", "who")
+        .agg(*_folded())
         .groupBy("dimension")
-        .agg(F.sum(counted).alias("active_days"))
+        .agg(F.sum(days).alias("active_days"))
     )
     learnt = first_uses.where(F.col("event_date") >= F.date_add(F.lit(first_day), LEARNING_DAYS))
     classes = learnt.groupBy("dimension").agg(
@@ -233,7 +246,7 @@ def _to_dimensions(uses: DataFrame, first_uses: DataFrame, as_of: date, first_da
         )
     )
     new = (
-        first_uses.select("dimension", "principal", "event_date")
+        first_uses.select("dimension", "identity", "event_date")
         .distinct()
         .groupBy("dimension")
         .agg(F.count(F.lit(1)).alias("new_days"))
@@ -252,16 +265,17 @@ def _to_dimensions(uses: DataFrame, first_uses: DataFrame, as_of: date, first_da
 def to_first_uses_of_day(history: History) -> DataFrame:
     """`tables.FIRST_USES` of one day, from the history of its uses."""
     return (
-        history.principal_values.where("days_90 = 0")
-        .join(history.principals.where("active_days > 0"), ["as_of", "dimension", "principal"])
+        history.identity_values.where("days_90 = 0")
+        .join(history.identities.where("active_days > 0"), ["as_of", "dimension", "identity"])
         .join(history.values, ["as_of", "dimension", "value"])
         .select(
             F.date_from_unix_date(F.col("as_of").cast("int")).alias("event_date"),
-            "principal",
+            "identity",
             "dimension",
             "value",
-            F.col("principals_90").alias("others"),
+            F.col("settled_90").alias("others"),
             "active_days",
+            "is_actor",
         )
     )
 
@@ -269,14 +283,14 @@ def to_first_uses_of_day(history: History) -> DataFrame:
 def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> History:
     """`History` for the uses and pairs of days judged by one stored snapshot.
 
-    uses (dimension, principal, value, day) and pairs (kind, command, value, day) of one day; stored
-    as its tables hold it. What the snapshot does not know counts as never seen.
+    uses (dimension, identity, value, day, is_actor) and pairs (kind, command, value, day) of one day;
+    stored as its tables hold it. What the snapshot does not know counts as never seen.
     """
-    asked = uses.select(F.col("day").alias("as_of"), "dimension", "principal", "value").distinct()
-    known = stored.principal_value.select(
-        "dimension", "principal", "value", "days_90", "recent_5", "on_last_day"
+    asked = uses.select(F.col("day").alias("as_of"), "dimension", "identity", "value", "is_actor")
+    known = stored.identity_value.select(
+        "dimension", "identity", "value", "days_90", "recent_5", "on_last_day"
     )
-    principal_values = asked.join(known, ["dimension", "principal", "value"], "left").fillna(
+    identity_values = asked.join(known, ["dimension", "identity", "value"], "left").fillna(
         0, ["days_90", "recent_5", "on_last_day"]
     )
     values = (
@@ -284,19 +298,24 @@ def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> Histor
         .distinct()
         .join(
             stored.value.select(
-                "dimension", "value", F.col("days_90").alias("value_days_90"), "principals_90"
+                "dimension",
+                "value",
+                F.col("days_90").alias("value_days_90"),
+                "principals_90",
+                "settled_90",
+                F.unix_date("first_day").alias("value_first_day"),
             ),
             ["dimension", "value"],
             "left",
         )
-        .fillna(0, ["value_days_90", "principals_90"])
+        .fillna(0, ["value_days_90", "principals_90", "settled_90"])
     )
-    principals = (
-        asked.select("as_of", "dimension", "principal")
+    identities = (
+        asked.select("as_of", "dimension", "identity")
         .distinct()
         .join(
-            stored.principal.select("dimension", "principal", "active_days", "new_days"),
-            ["dimension", "principal"],
+            stored.identity.select("dimension", "identity", "active_days", "new_days"),
+            ["dimension", "identity"],
             "left",
         )
         .fillna(0, ["active_days", "new_days"])
@@ -310,9 +329,9 @@ def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> Histor
         )
     )
     return History(
-        principal_values=principal_values,
+        identity_values=identity_values,
         values=values,
-        principals=principals,
+        identities=identities,
         dimensions=stored.dimension.join(day, how="cross"),
         pairs=pairs.withColumnRenamed("day", "as_of")
         .join(both.withColumnRenamed("days_90", "pair_days_90"), ["kind", "command", "value"], "left")
@@ -327,32 +346,43 @@ def _both(name: str) -> tuple[Column, Column]:
     )
 
 
-def to_folded_uses(placed: DataFrame, agents: DataFrame, as_of: date) -> DataFrame:
-    """(dimension, principal, value, seen_low, seen_high) of a located fold and of `agent_daily`."""
-    dimensions = [name for name in DIMENSIONS if name != "agent"]
-    column = {"error": "outcome"}
-    pairs = F.array(
-        *[
-            F.struct(F.lit(name).alias("dimension"), F.col(column.get(name, name)).alias("value"))
-            for name in dimensions
-        ]
-    )
-    shown = placed.select("principal", "seen_low", "seen_high", F.explode(pairs).alias("use")).select(
-        "use.dimension", "principal", "use.value", "seen_low", "seen_high"
-    )
+def to_folded_uses(
+    placed: DataFrame, agents: DataFrame, hours: DataFrame, jumps: DataFrame, as_of: date
+) -> DataFrame:
+    """(dimension, identity, value, seen_low, seen_high, actor_low, actor_high): the uses of the 90 days
+    before as_of, with a bit for each day; actor_* of those that count in the organisation's numbers.
+
+    placed is a located fold, agents `agent_daily`, hours `hour_daily`, jumps as `uses.to_jumps`.
+    """
     offset = F.lit(_day_number(as_of) - 1) - F.unix_date("event_date")
-    by_agent = agents.where((offset >= 0) & (offset < WINDOW_DAYS)).select(
-        F.lit("agent").alias("dimension"),
-        "principal",
-        F.col("agent_family").alias("value"),
-        _bit(offset, 0).alias("seen_low"),
-        _bit(offset, 1).alias("seen_high"),
+    bits = (_bit(offset, 0).alias("seen_low"), _bit(offset, 1).alias("seen_high"))
+    lately = (offset >= 0) & (offset < WINDOW_DAYS)
+    who = F.explode(identities()).alias("who")
+    actor = F.struct(F.col("actor").alias("identity"), F.lit(True).alias("is_actor")).alias("who")
+    shown = (
+        placed.select(who, "seen_low", "seen_high", F.explode(placed_uses()).alias("use"))
+        .unionByName(agents.where(lately).select(who, *bits, use("agent", "agent_family").alias("use")))
+        .unionByName(
+            hours.where(lately)
+            .withColumn("hour", F.col("hour").cast("string"))
+            .select(who, *bits, use("hour", "hour").alias("use"))
+        )
+        .unionByName(
+            jumps.where(lately)
+            .withColumn("jump", F.lit("jump"))
+            .select(actor, *bits, use("jump", "jump").alias("use"))
+        )
     )
+    none = F.lit(0).cast("bigint")
     return (
-        shown.unionByName(by_agent)
-        .where((F.col("dimension") != "error") | (F.col("value") != ""))
-        .groupBy("dimension", "principal", "value")
-        .agg(F.bit_or("seen_low").alias("seen_low"), F.bit_or("seen_high").alias("seen_high"))
+        shown.where("use.value <> ''")
+        .select("use.dimension", "who.identity", "use.value", "who.is_actor", "seen_low", "seen_high")
+        .groupBy("dimension", "identity", "value")
+        .agg(
+            *_folded(),
+            F.bit_or(F.when(F.col("is_actor"), F.col("seen_low")).otherwise(none)).alias("actor_low"),
+            F.bit_or(F.when(F.col("is_actor"), F.col("seen_high")).otherwise(none)).alias("actor_high"),
+        )
     )
 
 

@@ -1,7 +1,8 @@
-"""Uses: facts turned into (dimension, principal, value, day), the grain all statistics share.
+"""Uses: facts turned into (dimension, identity, value, day), the grain all statistics share.
 
-A *use* says that a principal showed a value in a dimension on a day: a place, a country, a network, a
-command, a user agent family, an error code. Presence, not volume: a robot's million calls are one.
+A *use* says that an identity showed a value in a dimension on a day: a place, a country, a network, an
+address prefix, a command, a user agent family, an error code, an hour of the day, a jump between places
+too far apart. Presence, not volume: a robot's million calls are one.
 """
 
 from __future__ import annotations
@@ -9,11 +10,17 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-DIMENSIONS = ("place", "country", "network", "command", "agent", "error")
+from raretrail.geo.distance import haversine_km_column
+from raretrail.geo.networks import address_key
+
+DIMENSIONS = ("place", "country", "network", "prefix", "command", "agent", "error", "hour", "jump")
+# Faster than an airliner, and further apart than two places one map may confuse.
+JUMP_KM_PER_HOUR = 800.0
+JUMP_KM = 100.0
 
 
 def with_places(rows: DataFrame, places: DataFrame) -> DataFrame:
-    """rows (with source_ip_address, '' where missing) plus place, place_name, country, network.
+    """rows (with source_ip_address, '' where missing) plus place, place_name, country, network, prefix.
 
     places holds one row an address, of one build. `country` is the country's code, or the
     geo_status where there is none, so that every use has one.
@@ -25,42 +32,114 @@ def with_places(rows: DataFrame, places: DataFrame) -> DataFrame:
         "country_iso_code",
         F.coalesce("country_iso_code", "geo_status").alias("country"),
         F.coalesce("network", "geo_status").alias("network"),
+        F.coalesce(prefix_of(), F.lit("")).alias("prefix"),
         "latitude",
         "longitude",
         "accuracy_radius",
     )
-    return rows.join(known, "source_ip_address", "left").fillna("missing", ["place", "country", "network"])
-
-
-def to_uses(presence: DataFrame, agents: DataFrame) -> DataFrame:
-    """(dimension, principal, value, day), distinct; day counts from 1970-01-01.
-
-    presence is `presence_daily` with places; agents is `agent_daily`. Error codes are uses of
-    their own, success is none.
-    """
-
-    def use(dimension: str, value: str) -> Column:
-        return F.struct(F.lit(dimension).alias("dimension"), F.col(value).alias("value"))
-
-    day = F.unix_date("event_date").alias("day")
-    placed = presence.select(
-        "principal",
-        day,
-        F.explode(
-            F.array(
-                use("place", "place"),
-                use("country", "country"),
-                use("network", "network"),
-                use("command", "command"),
-                use("error", "outcome"),
-            )
-        ).alias("use"),
-    ).select("use.dimension", "principal", "use.value", "day")
-    by_agent = agents.select(
-        F.lit("agent").alias("dimension"), "principal", F.col("agent_family").alias("value"), day
+    return rows.join(known, "source_ip_address", "left").fillna(
+        {"place": "missing", "country": "missing", "network": "missing", "prefix": ""}
     )
-    shown = placed.unionByName(by_agent).where((F.col("dimension") != "error") | (F.col("value") != ""))
-    return shown.distinct()
+
+
+def identities() -> Column:
+    """array<struct<identity, is_actor>> of a fact: its actor, and its principal where that is another.
+
+    Habits are an actor's: what is known of somebody holds in every role they take. A role is judged by
+    its own habit too, for sessions under a name nobody knows yet; only actors count in the
+    organisation's numbers, so that nobody counts twice.
+    """
+    actor = F.struct(F.col("actor").alias("identity"), F.lit(True).alias("is_actor"))
+    principal = F.struct(F.col("principal").alias("identity"), F.lit(False).alias("is_actor"))
+    return F.when(F.col("actor") == F.col("principal"), F.array(actor)).otherwise(F.array(actor, principal))
+
+
+def prefix_of(address: str = "source_ip_address") -> Column:
+    """The /24 of an IPv4 address or the /48 of an IPv6 address; null for anything else."""
+    column = F.col(address)
+    four = F.regexp_extract(column, r"^(\d{1,3}\.\d{1,3}\.\d{1,3})\.\d{1,3}$", 1)
+    key = F.when(column.contains(":"), address_key(column))
+    six = F.when(key.startswith("6"), F.substring(key, 2, 12))
+    return F.when(four != "", F.concat(four, F.lit(".0/24"))).otherwise(F.concat(six, F.lit("/48")))
+
+
+def use(dimension: str, value: str) -> Column:
+    """A use as a struct of the dimension and the value that a column holds."""
+    return F.struct(F.lit(dimension).alias("dimension"), F.col(value).alias("value"))
+
+
+def placed_uses() -> Column:
+    """array<struct<dimension, value>> of a located fact of presence."""
+    return F.array(
+        use("place", "place"),
+        use("country", "country"),
+        use("network", "network"),
+        use("prefix", "prefix"),
+        use("command", "command"),
+        use("error", "outcome"),
+    )
+
+
+def to_uses(presence: DataFrame, agents: DataFrame, hours: DataFrame, jumps: DataFrame) -> DataFrame:
+    """(dimension, identity, value, day, is_actor), distinct; day counts from 1970-01-01.
+
+    presence is `presence_daily` with places; agents is `agent_daily`, hours is `hour_daily`; jumps as
+    `to_jumps`. Error codes are uses of their own, success is none.
+    """
+    day = F.unix_date("event_date").alias("day")
+    shown = [
+        presence.select(F.explode(identities()).alias("who"), day, F.explode(placed_uses()).alias("use")),
+        agents.select(F.explode(identities()).alias("who"), day, use("agent", "agent_family").alias("use")),
+        hours.withColumn("hour", F.col("hour").cast("string")).select(
+            F.explode(identities()).alias("who"), day, use("hour", "hour").alias("use")
+        ),
+        jumps.withColumn("jump", F.lit("jump")).select(
+            F.struct(F.col("actor").alias("identity"), F.lit(True).alias("is_actor")).alias("who"),
+            day,
+            use("jump", "jump").alias("use"),
+        ),
+    ]
+    together = shown[0]
+    for each in shown[1:]:
+        together = together.unionByName(each)
+    return (
+        together.select("use.dimension", "who.identity", "use.value", "day", "who.is_actor")
+        .where("value <> ''")
+        .groupBy("dimension", "identity", "value", "day")
+        .agg(F.max("is_actor").alias("is_actor"))
+    )
+
+
+def to_jumps(moves: DataFrame, places: DataFrame) -> DataFrame:
+    """Moves nobody can make: `moves_daily` plus jump_km and from_place, of those faster than 800 km/h.
+
+    places holds one row an address. Only between cities more than 100 km apart: nearer ones are one
+    place to a careless map.
+    """
+    there = places.where("geo_status = 'city' AND latitude IS NOT NULL AND longitude IS NOT NULL").select(
+        "source_ip_address", "place", "place_name", "latitude", "longitude"
+    )
+    here = there.withColumnsRenamed(
+        {
+            "source_ip_address": "from_address",
+            "place": "from_place",
+            "place_name": "from_place_name",
+            "latitude": "from_latitude",
+            "longitude": "from_longitude",
+        }
+    )
+    km = F.round(
+        haversine_km_column(*map(F.col, ("from_latitude", "from_longitude", "latitude", "longitude"))), 1
+    )
+    hours = F.greatest(F.col("seconds"), F.lit(60)) / 3600
+    return (
+        moves.join(F.broadcast(there), "source_ip_address")
+        .join(F.broadcast(here), "from_address")
+        .where("place <> from_place")
+        .withColumn("jump_km", km)
+        .where((F.col("jump_km") > JUMP_KM) & (F.col("jump_km") / hours > JUMP_KM_PER_HOUR))
+        .select(*moves.columns, "place", "place_name", "from_place", "from_place_name", "jump_km")
+    )
 
 
 def to_pairs(presence: DataFrame) -> DataFrame:

@@ -547,6 +547,7 @@ def _event_columns(source_file: str, accepted: _Accepted, rules: PrincipalRules)
         [None if (text := r.userAgent) is None else agent_family(text) for r in records],
         [w.principal for w in who],
         [w.kind for w in who],
+        [w.actor for w in who],
         [w.type for w in who],
         [w.arn for w in who],
         [w.principal_id for w in who],
@@ -635,6 +636,7 @@ class _Identity(NamedTuple):
 
     principal: str
     kind: str
+    actor: str
     type: str | None
     arn: str | None
     principal_id: str | None
@@ -694,6 +696,7 @@ def _identity(
     return _Identity(
         principal.principal,
         principal.kind,
+        principal.actor,
         facts.type,
         arn,
         principal_id,

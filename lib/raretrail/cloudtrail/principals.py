@@ -43,13 +43,17 @@ class IdentityFacts(NamedTuple):
 
 
 class Principal(NamedTuple):
-    """A principal and its kind (one of `KINDS`)."""
+    """A principal, its kind (one of `KINDS`) and its actor: the name that all identities of one person
+    or program share, else the principal itself."""
 
     principal: str
     kind: str
+    actor: str
 
 
 _DERIVED = ("account", "role", "role_arn", "user_arn")
+# What only the rules for actors can ask: what was decided of the principal.
+_DECIDED = ("kind", "principal")
 FIELDS = frozenset((*IdentityFacts._fields, *_DERIVED))
 
 _ARN = re.compile(r"arn:(?P<partition>[^:]+):[^:]*:[^:]*:(?P<account>[^:]*):(?P<resource>.+)", re.DOTALL)
@@ -60,37 +64,45 @@ Patterns = tuple[re.Pattern[str], ...]
 
 class Rule(NamedTuple):
     """One rule. `when` and `unless` pair a field with patterns of which one must (may not) match
-    the whole of it; None stands for a field that must be missing."""
+    the whole of it; None stands for a field that must be missing. Rules for actors have no kind."""
 
     name: str
     when: tuple[tuple[str, Patterns | None], ...]
     unless: tuple[tuple[str, Patterns | None], ...]
-    principal: str
+    template: str
     kind: str
 
 
 class PrincipalRules:
     """The rules in their order. Can be pickled; remembers what it decided."""
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rules: tuple[Rule, ...], actors: tuple[Rule, ...] = ()) -> None:
         self.rules = rules
+        self.actors = actors
         self.decide = lru_cache(maxsize=16384)(self._decide)
 
-    def __reduce__(self) -> tuple[type[PrincipalRules], tuple[tuple[Rule, ...]]]:
-        return PrincipalRules, (self.rules,)
+    def __reduce__(self) -> tuple[type[PrincipalRules], tuple[tuple[Rule, ...], tuple[Rule, ...]]]:
+        return PrincipalRules, (self.rules, self.actors)
 
     def _decide(self, facts: IdentityFacts) -> Principal:
         """The principal of an identity; `unknown` where no rule applies."""
         known = _known(facts)
-        for rule in self.rules:
-            captured = _applies(rule, known)
-            if captured is None:
-                continue
-            values = known | captured
-            if all(field in values for field in _TEMPLATE_FIELD.findall(rule.principal)):
-                text = _TEMPLATE_FIELD.sub(lambda found: values[found[1]], rule.principal)  # noqa: B023
-                return Principal(text, rule.kind)
-        return Principal("unknown", "unknown")
+        principal, kind = _first(self.rules, known) or ("unknown", "unknown")
+        named = _first(self.actors, known | {"kind": kind, "principal": principal})
+        # Directories differ in how they write a name; people do not differ by case.
+        return Principal(principal, kind, named[0].lower() if named else principal)
+
+
+def _first(rules: tuple[Rule, ...], known: Mapping[str, str]) -> tuple[str, str] | None:
+    """What the first rule that applies makes of the fields, and its kind."""
+    for rule in rules:
+        captured = _applies(rule, known)
+        if captured is None:
+            continue
+        values = {**known, **captured}
+        if all(field in values for field in _TEMPLATE_FIELD.findall(rule.template)):
+            return _TEMPLATE_FIELD.sub(lambda found: values[found[1]], rule.template), rule.kind  # noqa: B023
+    return None
 
 
 def load_rules(path: Path) -> PrincipalRules:
@@ -108,25 +120,36 @@ def load_rules(path: Path) -> PrincipalRules:
         raise UsageError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("rules"), list):
         raise UsageError(f"{path}: needs a list under `rules`")
-    _refuse_unknown(tree, {"patterns", "rules"}, str(path))
+    _refuse_unknown(tree, {"patterns", "rules", "actors"}, str(path))
+    if not isinstance(tree.get("actors") or [], list):
+        raise UsageError(f"{path}: `actors` must be a list of rules")
     patterns = tree.get("patterns") or {}
     if not isinstance(patterns, dict):
         raise UsageError(f"{path}: `patterns` must map names to lists of regular expressions")
     named = {f"<{name}>": _patterns(value, {}, f"{path}: pattern {name}") for name, value in patterns.items()}
     return PrincipalRules(
-        tuple(_rule(rule, named, path, number) for number, rule in enumerate(tree["rules"], 1))
+        tuple(_rule(rule, named, path, number) for number, rule in enumerate(tree["rules"], 1)),
+        tuple(
+            _rule(rule, named, path, number, decides="actor")
+            for number, rule in enumerate(tree.get("actors") or [], 1)
+        ),
     )
 
 
-def _rule(tree: Any, named: Mapping[str, Patterns], path: Path, number: int) -> Rule:
+def _rule(
+    tree: Any, named: Mapping[str, Patterns], path: Path, number: int, decides: str = "principal"
+) -> Rule:
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: rule {number} must be a mapping")
-    where = f"{path}: rule {number} ({tree.get('name', 'no name')})"
-    _refuse_unknown(tree, {"name", "when", "principal", "kind"}, where)
-    for key in ("name", "principal", "kind"):
+    where = (
+        f"{path}: {'rule' if decides == 'principal' else 'actor'} {number} ({tree.get('name', 'no name')})"
+    )
+    keys = ("name", "principal", "kind") if decides == "principal" else ("name", "actor")
+    _refuse_unknown(tree, {*keys, "when"}, where)
+    for key in keys:
         if not isinstance(tree.get(key), str) or not tree[key]:
             raise UsageError(f"{where}: needs a text under `{key}`")
-    if tree["kind"] not in KINDS:
+    if decides == "principal" and tree["kind"] not in KINDS:
         raise UsageError(f"{where}: kind {tree['kind']!r} is none of {', '.join(KINDS)}")
     when = tree.get("when") or {}
     if not isinstance(when, dict):
@@ -135,22 +158,23 @@ def _rule(tree: Any, named: Mapping[str, Patterns], path: Path, number: int) -> 
     unless = when.pop("not", None) or {}
     if not isinstance(unless, dict):
         raise UsageError(f"{where}: `not` must map fields to regular expressions")
+    fields = FIELDS if decides == "principal" else FIELDS.union(_DECIDED)
     rule = Rule(
         tree["name"],
-        _conditions(when, named, where),
-        _conditions(unless, named, where),
-        tree["principal"],
-        tree["kind"],
+        _conditions(when, named, where, fields),
+        _conditions(unless, named, where, fields),
+        tree[decides],
+        tree.get("kind", ""),
     )
     groups = {name for _, patterns in rule.when for p in patterns or () for name in p.groupindex}
-    _refuse_unknown(_TEMPLATE_FIELD.findall(rule.principal), FIELDS | groups, f"{where}: principal")
+    _refuse_unknown(_TEMPLATE_FIELD.findall(rule.template), fields | groups, f"{where}: {decides}")
     return rule
 
 
 def _conditions(
-    tree: Mapping[str, Any], named: Mapping[str, Patterns], where: str
+    tree: Mapping[str, Any], named: Mapping[str, Patterns], where: str, fields: frozenset[str]
 ) -> tuple[tuple[str, Patterns | None], ...]:
-    _refuse_unknown(tree, FIELDS, where)
+    _refuse_unknown(tree, fields, where)
     return tuple(
         (field, None if value is None else _patterns(value, named, f"{where}: {field}"))
         for field, value in tree.items()

@@ -5,23 +5,42 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from raretrail.baseline.uses import DIMENSIONS
+from raretrail.detect.sensitivity import HIGHEST, Level, sensitivity
 from raretrail.detect.surprise import pair_bits
 
 BUCKET = "1 hour"
 _SEPARATOR = "\x1f"
 # A network says nothing of its own where the place is new: a new place brings a new network.
 _PLACE_DAYS_FOR_NETWORK = 3
-# Active days from which a principal's history is trusted in full: (days + 2) / 10.
+# Active days from which a history is trusted in full: (days + 2) / 10.
 _MATURE_OFFSET, _MATURE_DAYS = 2, 10
+# An actor known on fewer days than this is judged by the habit of its principal, if that is older.
+_OWN_HABIT_DAYS = 3
+# Hours say something only of who has been seen at work on some days.
+_HOUR_DAYS = 5
+# A person on a hoster's network that nobody else uses: bits as for one in sixteen.
+_HOST_BITS = 4.0
+_UNUSUAL_HOUR_BITS, _LATE_HOUR_BITS = 4, 2
+# The dimension of each term, and the candidate's column that holds its value.
+_VALUES = {
+    "place": "place",
+    "country": "country",
+    "network": "network",
+    "prefix": "prefix",
+    "command": "command",
+    "agent": "agent_family",
+    "error": "error_code",
+    "hour": "hour",
+    "jump": "jump",
+}
 
 
 def to_candidates(events: DataFrame) -> DataFrame:
-    """A row for bucket × account × principal × command × address × error code × agent family.
+    """A row for bucket × account × principal × actor × command × address × error code × agent family.
 
     events: columns of `tables.EVENTS`, of the buckets to judge. Adds as_of, the day whose earlier
-    days it is judged by (in days from 1970-01-01), counts, times, and the first event's user
-    agent and access key.
+    days it is judged by (in days from 1970-01-01), counts, times, whether it only reads, and the first
+    event's user agent and access key.
     """
     first = F.struct("event_time", "event_id")
     return (
@@ -30,6 +49,7 @@ def to_candidates(events: DataFrame) -> DataFrame:
             "recipient_account_id",
             "principal",
             "principal_kind",
+            "actor",
             "command",
             F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
             F.coalesce("error_code", F.lit("")).alias("error_code"),
@@ -39,6 +59,7 @@ def to_candidates(events: DataFrame) -> DataFrame:
             F.count(F.lit(1)).alias("event_count"),
             F.min("event_time").alias("first_time"),
             F.max("event_time").alias("last_time"),
+            F.bool_and(F.coalesce("read_only", F.lit(False))).alias("read_only"),
             F.min_by("user_agent", first).alias("user_agent"),
             F.min_by("access_key_id", first).alias("access_key_id"),
         )
@@ -51,7 +72,8 @@ def to_candidates(events: DataFrame) -> DataFrame:
 
 
 def to_lookup(surprises: DataFrame) -> DataFrame:
-    """(as_of, principal, uses): a principal's surprises of a day as one map by dimension and value."""
+    """(as_of, identity, uses, active_days): an identity's surprises of a day, as one map by dimension
+    and value."""
     key = F.concat(F.col("dimension"), F.lit(_SEPARATOR), F.col("value"))
     entry = F.struct(
         key.alias("key"),
@@ -65,37 +87,107 @@ def to_lookup(surprises: DataFrame) -> DataFrame:
             "nearest_place",
             "nearest_place_km",
             "near",
+            "rolled_out",
             "baseline_days",
         ).alias("value"),
     )
-    return surprises.groupBy("as_of", "principal").agg(
-        F.map_from_entries(F.collect_list(entry)).alias("uses")
+    return surprises.groupBy("as_of", "identity").agg(
+        F.map_from_entries(F.collect_list(entry)).alias("uses"), F.max("active_days").alias("active_days")
     )
 
 
-def with_terms(candidates: DataFrame, lookup: DataFrame, pairs: DataFrame) -> DataFrame:
+def to_jump_ends(jumps: DataFrame) -> DataFrame:
+    """(as_of, actor, source_ip_address, jump_km, jump_seconds, jump_place): both ends of the jumps of
+    `uses.to_jumps`, each with the farthest other end."""
+    day = F.unix_date("event_date").alias("as_of")
+    here = jumps.select(
+        day, "actor", "source_ip_address", "jump_km", "seconds", F.col("from_place_name").alias("other")
+    )
+    there = jumps.select(
+        day,
+        "actor",
+        F.col("from_address").alias("source_ip_address"),
+        "jump_km",
+        "seconds",
+        F.col("place_name").alias("other"),
+    )
+    farthest = F.max(F.struct("jump_km", (-F.col("seconds")).alias("quick"), "other"))
+    return (
+        here.unionByName(there)
+        .groupBy("as_of", "actor", "source_ip_address")
+        .agg(farthest.alias("jump"))
+        .select(
+            "as_of",
+            "actor",
+            "source_ip_address",
+            F.col("jump.jump_km").alias("jump_km"),
+            (-F.col("jump.quick")).alias("jump_seconds"),
+            F.col("jump.other").alias("jump_place"),
+        )
+    )
+
+
+def with_uses(candidates: DataFrame, lookup: DataFrame) -> DataFrame:
+    """candidates plus uses and judged_as: the map of whose habit each is judged by.
+
+    That is the actor's, or the principal's where the actor is hardly known and the principal is better.
+    """
+    actors = lookup.select(
+        "as_of",
+        F.col("identity").alias("actor"),
+        F.col("uses").alias("actor_uses"),
+        F.coalesce("active_days", F.lit(0)).alias("actor_days"),
+    )
+    principals = lookup.select(
+        "as_of",
+        F.col("identity").alias("principal"),
+        F.col("uses").alias("principal_uses"),
+        F.coalesce("active_days", F.lit(0)).alias("principal_days"),
+    )
+    rows = candidates.join(actors, ["as_of", "actor"], "left").join(
+        principals, ["as_of", "principal"], "left"
+    )
+    fallback = (F.coalesce("actor_days", F.lit(0)) < _OWN_HABIT_DAYS) & (
+        F.coalesce("principal_days", F.lit(0)) > F.coalesce("actor_days", F.lit(0))
+    )
+    return (
+        rows.withColumn("uses", F.when(fallback, F.col("principal_uses")).otherwise(F.col("actor_uses")))
+        .withColumn("judged_as", F.when(fallback, F.col("principal")).otherwise(F.col("actor")))
+        .drop("actor_uses", "actor_days", "principal_uses", "principal_days")
+    )
+
+
+def with_terms(
+    candidates: DataFrame,
+    lookup: DataFrame,
+    jump_ends: DataFrame,
+    pairs: DataFrame,
+    levels: tuple[Level, ...],
+    hosting: str,
+) -> DataFrame:
     """candidates (with places) plus the columns of `tables._TERMS`; one row a finding's key.
 
-    Of several agent families under one key the most surprising is kept. pairs: as_of, kind,
-    command, value, pair_days_90.
+    Of several agent families under one key the most surprising is kept. jump_ends as `to_jump_ends`;
+    pairs: as_of, kind, command, value, pair_days_90; levels are those of `sensitivity`; hosting is a
+    regular expression that finds hosters by the name of their autonomous system.
     """
 
     def of(dimension: str, field: str) -> Column:
         return F.col(f"{dimension}_use.{field}")
 
-    values = {
-        "place": "place",
-        "country": "country",
-        "network": "network",
-        "command": "command",
-        "agent": "agent_family",
-        "error": "error_code",
-    }
-    rows = candidates.join(lookup, ["as_of", "principal"], "left")
-    for dimension in DIMENSIONS:
-        key = F.concat(F.lit(dimension + _SEPARATOR), F.col(values[dimension]))
+    rows = with_uses(
+        candidates.join(jump_ends, ["as_of", "actor", "source_ip_address"], "left").withColumns(
+            {
+                "hour": F.hour("bucket_start").cast("string"),
+                "jump": F.when(F.col("jump_km").isNotNull(), F.lit("jump")).otherwise(""),
+            }
+        ),
+        lookup,
+    )
+    for dimension, column in _VALUES.items():
+        key = F.concat(F.lit(dimension + _SEPARATOR), F.col(column))
         rows = rows.withColumn(f"{dimension}_use", F.try_element_at("uses", key))
-    rows = rows.drop("uses")
+    rows = rows.drop("uses", "prefix", "hour", "jump")
     for kind in ("place", "country"):
         side = pairs.where(F.col("kind") == kind).select(
             "as_of",
@@ -105,9 +197,24 @@ def with_terms(candidates: DataFrame, lookup: DataFrame, pairs: DataFrame) -> Da
         )
         rows = rows.join(side, ["as_of", "command", kind], "left").fillna(0, [f"command_{kind}_days"])
 
-    settled = (of("place", "days_90") >= _PLACE_DAYS_FOR_NETWORK) | of("place", "near")
-    zero = F.lit(0.0)
+    zero, none = F.lit(0.0), F.lit(False)
     active = F.coalesce(of("command", "active_days"), F.lit(0))
+    near = F.coalesce(of("place", "near"), none)
+    at_home = F.coalesce(of("place", "days_90") >= _PLACE_DAYS_FOR_NETWORK, none)
+    network_known = (of("network", "days_90") > 0) | (of("network", "others") > 0)
+    someone = F.col("principal_kind").isin("person", "user", "root") | (F.col("actor") != F.col("principal"))
+    local = F.from_utc_timestamp("bucket_start", F.col("time_zone"))
+    local_hour = F.hour(local)
+    local_bits = (
+        F.when(local_hour.isNull() | (local_hour < 6) | (local_hour >= 22), _UNUSUAL_HOUR_BITS)
+        .when((local_hour < 8) | (local_hour >= 20) | (F.dayofweek(local).isin(1, 7)), _LATE_HOUR_BITS)
+        .otherwise(0)
+    )
+    hosted = F.coalesce(F.col("as_organization").rlike(f"(?i){hosting}"), none) | F.coalesce(
+        F.col("known_network_kind") == "hosting", none
+    )
+    level = sensitivity(levels, F.col("command"), F.col("read_only"))
+    command = F.coalesce(of("command", "bits"), zero)
     terms: dict[str, Column] = {
         "baseline_days": of("command", "baseline_days"),
         "principal_active_days": active,
@@ -116,16 +223,31 @@ def with_terms(candidates: DataFrame, lookup: DataFrame, pairs: DataFrame) -> Da
         "country_days": of("country", "value_days_90"),
         "nearest_place": of("place", "nearest_place"),
         "nearest_place_km": of("place", "nearest_place_km"),
+        "near_known_place": near,
+        "rolled_out": F.coalesce(of("command", "rolled_out"), none),
+        "local_hour": local_hour,
+        "hosting_network": hosted,
+        "sensitivity": level,
         "place_bits": F.coalesce(of("place", "bits"), zero),
-        "network_bits": F.when(settled, F.coalesce(of("network", "bits"), zero)).otherwise(zero),
+        "network_bits": F.when(at_home | near, F.coalesce(of("network", "bits"), zero)).otherwise(zero),
+        "prefix_bits": F.when(network_known, F.coalesce(of("prefix", "bits"), zero)).otherwise(zero),
+        "jump_bits": F.when(at_home, zero).otherwise(F.coalesce(of("jump", "bits"), zero)),
         "agent_bits": F.coalesce(of("agent", "bits"), zero),
-        "command_bits": F.coalesce(of("command", "bits"), zero),
+        "hour_bits": F.when(
+            someone & (active >= _HOUR_DAYS), F.least(F.coalesce(of("hour", "bits"), zero), local_bits)
+        ).otherwise(zero),
+        "host_bits": F.when(
+            someone & hosted & (of("network", "days_90") == 0), _HOST_BITS / (1 + of("network", "others"))
+        ).otherwise(zero),
+        # What a command can do counts only as far as it is new to whoever ran it.
+        "command_bits": F.round(command + level / 2 * F.least(F.lit(1.0), command / HIGHEST), 6),
         "error_bits": F.coalesce(of("error", "bits"), zero),
         "maturity": F.least(F.lit(1.0), (active + _MATURE_OFFSET) / _MATURE_DAYS),
     }
-    for dimension in ("place", "network", "agent", "command", "error"):
+    for dimension in ("place", "network", "prefix", "agent", "command", "error", "hour", "jump"):
         terms[f"principal_{dimension}_days"] = of(dimension, "days_90")
-        terms[f"{dimension}_principals"] = of(dimension, "others")
+        if dimension not in ("hour", "jump"):
+            terms[f"{dimension}_principals"] = of(dimension, "others")
     for kind in ("place", "country"):
         together = F.col(f"command_{kind}_days")
         terms[f"{kind}_given_command_bits"] = pair_bits(
@@ -134,25 +256,25 @@ def with_terms(candidates: DataFrame, lookup: DataFrame, pairs: DataFrame) -> Da
         terms[f"command_given_{kind}_bits"] = pair_bits(
             together, of(kind, "value_days_90"), of("command", "prior")
         )
-    rows = rows.withColumns(terms).drop(*[f"{dimension}_use" for dimension in DIMENSIONS])
+    rows = rows.withColumns(terms).drop(*[f"{dimension}_use" for dimension in _VALUES])
     rows = rows.withColumns(
         {
-            "where_bits": F.col("place_bits") + F.col("network_bits"),
-            "how_bits": F.col("agent_bits"),
+            "where_bits": where_bits("place_bits", "network_bits", "prefix_bits", "jump_bits"),
+            "how_bits": F.round(F.col("agent_bits") + F.col("hour_bits") + F.col("host_bits"), 6),
             "what_bits": F.greatest("command_bits", "error_bits"),
         }
     ).transform(with_bits)
     return _only_most_surprising_agent(rows)
 
 
-def with_bits(rows: DataFrame) -> DataFrame:
-    """rows plus bits, from where, how, what and maturity (research §9.1).
+def where_bits(place: str, network: str, prefix: str, jump: str) -> Column:
+    """The sum of where: a new prefix often comes with a new place or network, so it weighs half."""
+    return F.round(F.col(place) + F.col(network) + F.col(prefix) / 2 + F.col(jump), 6)
 
-    (where + how + what + min(where, how, what)) * maturity: what is unusual in every way at once
-    counts once more.
-    """
-    parts = ("where_bits", "how_bits", "what_bits")
-    total = F.col(parts[0]) + F.col(parts[1]) + F.col(parts[2]) + F.least(*parts)
+
+def with_bits(rows: DataFrame) -> DataFrame:
+    """rows plus bits: (where + how + what) * maturity."""
+    total = F.col("where_bits") + F.col("how_bits") + F.col("what_bits")
     return rows.withColumn("bits", F.round(total * F.col("maturity"), 6))
 
 
@@ -161,6 +283,7 @@ def _only_most_surprising_agent(rows: DataFrame) -> DataFrame:
         "bucket_start",
         "recipient_account_id",
         "principal",
+        "actor",
         "command",
         "source_ip_address",
         "error_code",

@@ -20,6 +20,7 @@ def anomaly_id(detector: Column) -> Column:
         F.unix_seconds("bucket_start").cast("string"),
         F.col("recipient_account_id"),
         F.col("principal"),
+        F.col("actor"),
         F.col("command"),
         F.col("source_ip_address"),
         F.col("error_code"),
@@ -95,8 +96,25 @@ def sentence() -> Column:
     ).otherwise("")
     where = F.when(
         (F.col("principal_place_days") == 0) & (days > 0),
-        F.concat(F.lit("place new to this principal"), nearest),
-    ).when(F.col("network_bits") > 0, F.lit("network new to this principal"))
+        F.concat(F.lit("place new to them"), nearest),
+    ).when(F.col("network_bits") > 0, F.lit("network new to them"))
+    jump = F.when(
+        F.col("jump_bits") > 0,
+        F.concat(
+            F.lit("at "),
+            F.col("jump_place"),
+            F.lit(", "),
+            F.format_number("jump_km", 0),
+            F.lit(" km away, within "),
+            _plural(F.ceil(F.greatest(F.col("jump_seconds"), F.lit(60)) / 60), "minute"),
+        ),
+    )
+    hosting = F.when(F.col("host_bits") > 0, F.concat(F.lit("hosting network "), F.col("as_organization")))
+    prefix = F.when(F.col("prefix_bits") > 0, F.lit("addresses nobody used before"))
+    hour = F.when(
+        (F.col("hour_bits") > 1) & F.col("local_hour").isNotNull(),
+        F.concat(F.lit("an hour unusual for them, "), F.col("local_hour").cast("string"), F.lit(":00 there")),
+    )
     how = F.when(
         (F.col("agent_bits") > 0) & (days > 0),
         F.concat(F.lit("new tool "), F.col("agent_family")),
@@ -105,7 +123,7 @@ def sentence() -> Column:
     own = F.when(
         (F.col("principal_command_days") == 0) & (days > 0),
         F.concat(
-            F.lit("command new to it, "),
+            F.lit("command new to them, "),
             F.when(others == 0, F.lit("used by nobody else")).otherwise(
                 F.concat(F.lit("used by "), _plural(others, "other"))
             ),
@@ -113,10 +131,10 @@ def sentence() -> Column:
     )
     failed = F.when(
         (F.col("error_code") != "") & (F.col("error_bits") > 0),
-        F.concat(F.lit("first "), F.col("error_code"), F.lit(" for it")),
+        F.concat(F.lit("first "), F.col("error_code"), F.lit(" for them")),
     )
     young = F.when(F.col("maturity") < 1, F.concat(F.lit("young principal: "), _plural(days, "active day")))
-    return F.concat_ws("; ", opening, where, how, own, failed, young)
+    return F.concat_ws("; ", opening, where, jump, prefix, hosting, how, hour, own, failed, young)
 
 
 def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
@@ -127,6 +145,7 @@ def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
         "bucket_end",
         "recipient_account_id",
         "principal",
+        "actor",
         "command",
         "source_ip_address",
         "error_code",
@@ -136,6 +155,7 @@ def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
         "event_id",
         "recipient_account_id",
         "principal",
+        "actor",
         "command",
         F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
         F.coalesce("error_code", F.lit("")).alias("error_code"),
@@ -145,6 +165,7 @@ def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
         "bucket_start",
         "recipient_account_id",
         "principal",
+        "actor",
         "command",
         "source_ip_address",
         "error_code",

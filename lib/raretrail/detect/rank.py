@@ -22,8 +22,8 @@ from raretrail.settings import ScoreSettings
 
 DAYS = 30
 PRIOR_DAYS = 7.0
-PRIOR_LEVEL = 20.0
-PRIOR_HALVING = 4.0
+PRIOR_LEVEL = 12.0
+PRIOR_HALVING = 2.0
 # Incidents kept of a calibration. One that more than these outrank scores under 4 in any case.
 MOST = 1000
 

@@ -1,15 +1,18 @@
-"""Surprise, in bits: how unusual a use is for its principal, given what was known before that day.
+"""Surprise, in bits: how unusual a use is for its identity, given what was known before that day.
 
-The formulae are those of research/detection.md §9.1 and §6; `docs/decisions/` says why each is so.
-A use is new when the principal did not make it in the 90 days before:
+The formulae are those of research/detection.md §9.1 and §6, less what the measure did not bear out;
+docs/decisions/0007 says why each is so. A use is new when the identity did not make it in 90 days:
 
-    new:          -log2 rate - log2 tail, at most CAPS[dimension]
-    known place:  -log2((1 - rate) * max((days + 1/2) / (active + 1/2), .7 * recent_5 / 5,
-                                         .7 if on the last active day))
-    known command: -log2((days + A * prior) / (active + A)) - 4, within 0..8
+    new:        -log2 rate - log2 tail, at most CAPS[dimension]
+    place:      known: -log2((1 - rate) * max((days + 1/2) / (active + 1/2), .7 * recent_5 / 5,
+                .7 if on the last active day)), but never more than a new one would have
+    prefix:     new to everybody: as new; else 0
+    hour:       -log2((days + 1/2) / (active + 1)), at most 4
+    jump:       -log2 of the rate of days with a jump, at most 6
+    command:    -log2((days + A * prior) / (active + A)) - 4, within 0..8; new: no more than as new
     anything else that is known: 0
 
-rate   the principal's own rate of new things in the dimension, drawn to the organisation's
+rate   the identity's own rate of days with something new in the dimension, drawn to the organisation's
 tail   the share of the organisation's past first uses that as few, or fewer, others had made before
 prior  the share of the organisation's value-days; what was never seen gets the Good-Turing mass
 """
@@ -22,7 +25,20 @@ from pyspark.sql import functions as F
 from raretrail.baseline.history import OTHERS_CLASSES, History, others_class
 
 # Bits a first use can add. Rounded to what 1 in 1,000 (10) and 1 in 250 (8) days are worth.
-CAPS = {"place": 10.0, "country": 10.0, "network": 8.0, "command": 8.0, "agent": 8.0, "error": 6.0}
+CAPS = {
+    "place": 10.0,
+    "country": 10.0,
+    "network": 8.0,
+    "command": 8.0,
+    "agent": 8.0,
+    "error": 6.0,
+    "prefix": 6.0,
+    "jump": 6.0,
+    "hour": 4.0,
+}
+# A command this young to the organisation, taken up by this many others, is being rolled out.
+ROLL_OUT_DAYS = 21
+ROLL_OUT_OTHERS = 3
 # Days of the organisation's habit that a principal's own is mixed with.
 RATE_PRIOR_DAYS = 10.0
 # Pseudo-days of the back-off distribution (research §6: alpha of 5).
@@ -51,10 +67,10 @@ def prior_of(value_days: Column, total: Column, seen: Column, once: Column) -> C
 
 def with_rates(rows: DataFrame) -> DataFrame:
     """rows plus rate and tail, from new_days, active_days, org_new_days, org_active_days,
-    first_uses and others."""
+    first_uses and settled_90 (a new value's others, the last two days left out)."""
     organisation = (F.col("org_new_days") + 1) / (F.col("org_active_days") + 2)
     rate = (F.col("new_days") + RATE_PRIOR_DAYS * organisation) / (F.col("active_days") + RATE_PRIOR_DAYS)
-    index = others_class(F.col("others"))
+    index = others_class(F.col("settled_90"))
     zero = F.lit(0).cast("bigint")
     upto = F.aggregate(F.slice("first_uses", 1, index + 1), zero, lambda total, n: total + n)
     every = F.aggregate("first_uses", zero, lambda total, n: total + n)
@@ -64,21 +80,26 @@ def with_rates(rows: DataFrame) -> DataFrame:
 def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFrame:
     """One row a use: its counts, rate, tail, prior and bits.
 
-    history as `History`; nearest (as_of, principal, value, nearest_place, nearest_place_km) for
-    places new to their principal. Columns: as_of, dimension, principal, value, days_90, others,
+    history as `History`; nearest (as_of, identity, value, nearest_place, nearest_place_km) for
+    places new to their identity. Columns: as_of, dimension, identity, value, days_90, others,
     value_days_90, active_days, new_days, prior, rate, tail, bits, nearest_place,
-    nearest_place_km, near, baseline_days. `others` leaves the principal itself out.
+    nearest_place_km, near, rolled_out, baseline_days. `others` leaves the identity itself out.
     """
     dimensions = history.dimensions.withColumnsRenamed(
-        {"active_days": "org_active_days", "new_days": "org_new_days"}
+        {"active_days": "org_dimension_days", "new_days": "org_new_days"}
+    )
+    # Whoever is active runs commands, so that dimension knows the organisation's active days.
+    active = history.dimensions.where("dimension = 'command'").select(
+        "as_of", F.col("active_days").alias("org_active_days")
     )
     rows = (
-        history.principal_values.join(history.values, ["as_of", "dimension", "value"], "left")
-        .join(history.principals, ["as_of", "dimension", "principal"], "left")
+        history.identity_values.join(history.values, ["as_of", "dimension", "value"], "left")
+        .join(history.identities, ["as_of", "dimension", "identity"], "left")
         .join(F.broadcast(dimensions), ["as_of", "dimension"], "left")
+        .join(F.broadcast(active), "as_of", "left")
         .join(
             nearest.withColumn("dimension", F.lit("place")),
-            ["as_of", "dimension", "principal", "value"],
+            ["as_of", "dimension", "identity", "value"],
             "left",
         )
         .fillna(
@@ -86,12 +107,14 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
             [
                 "value_days_90",
                 "principals_90",
+                "settled_90",
                 "active_days",
                 "new_days",
                 "value_days",
                 "values_seen",
                 "values_once",
                 "org_active_days",
+                "org_dimension_days",
                 "org_new_days",
                 "baseline_days",
             ],
@@ -100,7 +123,13 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
             "first_uses",
             F.coalesce("first_uses", F.array(*[F.lit(0).cast("bigint") for _ in OTHERS_CLASSES])),
         )
-        .withColumn("others", F.col("principals_90") - F.when(F.col("days_90") > 0, 1).otherwise(0))
+        .withColumn(
+            "others",
+            F.greatest(
+                F.col("principals_90") - F.when((F.col("days_90") > 0) & F.col("is_actor"), 1).otherwise(0),
+                F.lit(0),
+            ),
+        )
         .transform(with_rates)
         .withColumn(
             "prior",
@@ -120,20 +149,36 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         RECENT_WEIGHT * F.col("recent_5") / 5,
         F.when(F.col("on_last_day") > 0, RECENT_WEIGHT).otherwise(0.0),
     )
-    place = F.greatest(bits_of((1 - F.col("rate")) * habit), F.lit(0.0))
+    place = F.least(F.greatest(bits_of((1 - F.col("rate")) * habit), F.lit(0.0)), first)
     backed_off = bits_of((F.col("days_90") + ALPHA * F.col("prior")) / (F.col("active_days") + ALPHA))
     command = F.least(F.greatest(backed_off - COMMAND_OFFSET_BITS, F.lit(0.0)), F.lit(CAPS["command"]))
+    rolled_out = (
+        (F.col("dimension") == "command")
+        & new
+        & (F.col("others") >= ROLL_OUT_OTHERS)
+        & (F.col("value_first_day") >= F.col("as_of") - ROLL_OUT_DAYS)
+    )
+    hour = bits_of((F.col("days_90") + 0.5) / (F.col("active_days") + 1))
+    org_jumps = (F.col("org_dimension_days") + 1) / (F.col("org_active_days") + 2)
+    jump = bits_of(
+        (F.col("days_90") + RATE_PRIOR_DAYS * org_jumps) / (F.col("active_days") + RATE_PRIOR_DAYS)
+    )
+    is_of = {name: F.col("dimension") == name for name in CAPS}
     bits = (
-        F.when((F.col("dimension") == "command") & new, F.least(command, first))
-        .when(F.col("dimension") == "command", command)
+        F.when(rolled_out, 0.0)
+        .when(is_of["command"] & new, F.least(command, first))
+        .when(is_of["command"], command)
+        .when(is_of["hour"], F.least(hour, cap))
+        .when(is_of["jump"], F.least(jump, cap))
+        .when(is_of["prefix"] & (F.col("others") > 0), 0.0)
         .when(new, first)
-        .when(F.col("dimension").isin("place", "country"), place)
+        .when(is_of["place"] | is_of["country"], place)
         .otherwise(0.0)
     )
     return rows.select(
         "as_of",
         "dimension",
-        "principal",
+        "identity",
         "value",
         "days_90",
         "others",
@@ -147,6 +192,7 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         "nearest_place",
         "nearest_place_km",
         near.alias("near"),
+        F.coalesce(rolled_out, F.lit(False)).alias("rolled_out"),
         "baseline_days",
     )
 

@@ -7,11 +7,15 @@ digits, or '6' and 32. So a block is a range of text, and matching needs no Pyth
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
+import yaml
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from raretrail.errors import UsageError
 from raretrail.settings import KnownNetwork
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -125,3 +129,23 @@ def _entries(networks: Sequence[KnownNetwork]) -> list[tuple[str | None, str | N
         for network in networks
         for number in network.as_number
     ]
+
+
+def hosting_names(path: Path) -> str:
+    """One regular expression of `conf/hosting.yml`: names of autonomous systems that are hosters.
+
+    Raises UsageError that names the file and what is wrong in it.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML: {error}") from error
+    names = tree.get("names") if isinstance(tree, dict) and set(tree) == {"names"} else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{path}: needs a list of regular expressions under `names` and nothing else")
+    for name in names:
+        try:
+            re.compile(name)
+        except re.error as error:
+            raise UsageError(f"{path}: {name!r} is not a regular expression: {error}") from error
+    return "|".join(f"(?:{name})" for name in names)

@@ -217,13 +217,13 @@ _PLACED = """(
     )"""
 
 _KNOWN_PLACES = f"""
-    SELECT v.principal, v.value AS place, v.days_90, v.first_day, v.last_day,
+    SELECT v.identity AS principal, v.value AS place, v.days_90, v.first_day, v.last_day,
         p.place_name, p.latitude, p.longitude
-    FROM baseline_principal_value v JOIN {_PLACED} p ON p.place = v.value
+    FROM baseline_identity_value v JOIN {_PLACED} p ON p.place = v.value
     WHERE v.dimension = 'place'
-        AND v.as_of = (SELECT max(as_of) FROM baseline_principal_value)
-        AND v.principal IN (SELECT principal FROM chosen)
-    ORDER BY v.principal, v.days_90 DESC, v.value
+        AND v.as_of = (SELECT max(as_of) FROM baseline_identity_value)
+        AND v.identity IN (SELECT principal FROM chosen)
+    ORDER BY v.identity, v.days_90 DESC, v.value
 """
 
 _USUAL_PLACES = f"""

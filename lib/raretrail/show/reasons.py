@@ -46,13 +46,23 @@ def _where(row: Row) -> list[str]:
         row.get("principal_network_days") == 0 and row.get("principal_place_days")
     ):
         told.append("new network")
+    elif (row.get("prefix_bits") or 0) > 0 and row.get("place_days"):
+        told.append("addresses nobody used before")
+    if (row.get("jump_bits") or 0) > 0:
+        minutes = max(1, round((row.get("jump_seconds") or 0) / 60))
+        told.append(f"also at {row.get('jump_place')} within {count(minutes, 'minute')}")
     return told
 
 
 def _how(row: Row) -> list[str]:
-    if (row.get("agent_bits") or 0) <= 0:
-        return []
-    return [f"new tool {row.get('agent_family') or 'without a name'}"]
+    told = []
+    if (row.get("host_bits") or 0) > 0:
+        told.append("hosting network")
+    if (row.get("agent_bits") or 0) > 0:
+        told.append(f"new tool {row.get('agent_family') or 'without a name'}")
+    if (row.get("hour_bits") or 0) > 1 and row.get("local_hour") is not None:
+        told.append(f"unusual hour ({row['local_hour']}:00 there)")
+    return told
 
 
 def _what(row: Row) -> list[str]:

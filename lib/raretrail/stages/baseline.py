@@ -26,18 +26,20 @@ from raretrail.baseline.snapshot import (
     to_folded_uses,
     to_snapshot,
 )
-from raretrail.baseline.uses import to_pairs, to_uses, with_places
+from raretrail.baseline.uses import to_jumps, to_pairs, to_uses, with_places
 from raretrail.stages.locating import Geo, ensure_places, places_of
 from raretrail.tables import (
     AGENT_DAILY,
     BASELINE_COMMAND_COUNTRY,
     BASELINE_COMMAND_PLACE,
     BASELINE_DIMENSION,
+    BASELINE_IDENTITY,
+    BASELINE_IDENTITY_VALUE,
     BASELINE_PRESENCE,
-    BASELINE_PRINCIPAL,
-    BASELINE_PRINCIPAL_VALUE,
     BASELINE_VALUE,
     FIRST_USES,
+    HOUR_DAILY,
+    MOVES_DAILY,
     PRESENCE_DAILY,
     Table,
 )
@@ -49,8 +51,8 @@ _SNAPSHOT: dict[str, Table] = {
     "command_place": BASELINE_COMMAND_PLACE,
     "command_country": BASELINE_COMMAND_COUNTRY,
     "value": BASELINE_VALUE,
-    "principal_value": BASELINE_PRINCIPAL_VALUE,
-    "principal": BASELINE_PRINCIPAL,
+    "identity_value": BASELINE_IDENTITY_VALUE,
+    "identity": BASELINE_IDENTITY,
     "dimension": BASELINE_DIMENSION,
 }
 
@@ -71,7 +73,14 @@ def located_uses(warehouse: Warehouse, geo: Geo, start: date, end: date) -> tupl
     presence = between(warehouse.read(PRESENCE_DAILY), start, end)
     placed = with_places(presence, places_of(warehouse, geo.build))
     agents = between(warehouse.read(AGENT_DAILY), start, end)
-    return to_uses(placed, agents), to_pairs(placed)
+    hours = between(warehouse.read(HOUR_DAILY), start, end)
+    jumps = located_jumps(warehouse, geo, start, end)
+    return to_uses(placed, agents, hours, jumps), to_pairs(placed)
+
+
+def located_jumps(warehouse: Warehouse, geo: Geo, start: date, end: date) -> DataFrame:
+    """`uses.to_jumps` of the days [start, end), placed by the run's databases."""
+    return to_jumps(between(warehouse.read(MOVES_DAILY), start, end), places_of(warehouse, geo.build))
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,9 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
     start = as_of - timedelta(days=WINDOW_DAYS)
     placed = warehouse.stage("fold", with_places(stored, places_of(warehouse, geo.build)))
     agents = between(warehouse.read(AGENT_DAILY), start, as_of)
-    uses = warehouse.stage("folded_uses", to_folded_uses(placed, agents, as_of))
+    hours = between(warehouse.read(HOUR_DAILY), start, as_of)
+    jumps = located_jumps(warehouse, geo, start, as_of)
+    uses = warehouse.stage("folded_uses", to_folded_uses(placed, agents, hours, jumps, as_of))
     first_uses = between(warehouse.read(FIRST_USES), start, as_of)
     snapshot = to_snapshot(placed, uses, first_uses, as_of, first)
     # The dimension table goes last: a snapshot counts as stored only once all of it is.

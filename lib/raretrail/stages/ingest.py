@@ -21,6 +21,7 @@ from raretrail.baseline.facts import (
     to_agent_daily,
     to_error_quarter_hour,
     to_hour_daily,
+    to_moves_daily,
     to_presence_daily,
 )
 from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
@@ -42,6 +43,7 @@ from raretrail.tables import (
     EVENTS,
     HOUR_DAILY,
     INGEST_FILES,
+    MOVES_DAILY,
     PRESENCE_DAILY,
     QUARANTINE,
     STAGED_CENSUS,
@@ -54,6 +56,7 @@ _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
     (AGENT_DAILY, to_agent_daily),
     (HOUR_DAILY, to_hour_daily),
     (ERROR_QUARTER_HOUR, to_error_quarter_hour),
+    (MOVES_DAILY, to_moves_daily),
 )
 # What names one stored record, whatever its id.
 _RECORD = (*KEY, "source_file", "source_position")

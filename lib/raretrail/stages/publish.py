@@ -59,10 +59,8 @@ def publish(
     in_window = F.expr(window.holds("bucket_start"))
     stay = before.where(~in_window | _held(gate))
     untouched = stay.join(
-        staged.select("principal", "place")
-        .union(before.where(in_window).select("principal", "place"))
-        .distinct(),
-        ["principal", "place"],
+        staged.select("actor", "place").union(before.where(in_window).select("actor", "place")).distinct(),
+        ["actor", "place"],
         "left_semi",
     )
     chained = warehouse.stage(

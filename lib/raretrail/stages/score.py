@@ -10,15 +10,23 @@ from pyspark.sql import functions as F
 
 from raretrail.baseline.history import History, history_of
 from raretrail.baseline.nearest import to_coordinates, to_nearest
-from raretrail.detect.candidates import to_candidates, to_lookup, with_terms
+from raretrail.baseline.uses import prefix_of
+from raretrail.detect.candidates import to_candidates, to_jump_ends, to_lookup, with_terms
 from raretrail.detect.findings import to_evidence, to_findings
+from raretrail.detect.sensitivity import load_levels
 from raretrail.detect.surprise import to_surprises
-from raretrail.geo.networks import with_known_network
+from raretrail.geo.networks import hosting_names, with_known_network
 from raretrail.settings import Settings
-from raretrail.stages.baseline import KnownUses, known_uses, stored_days, stored_history
+from raretrail.stages.baseline import (
+    KnownUses,
+    known_uses,
+    located_jumps,
+    stored_days,
+    stored_history,
+)
 from raretrail.stages.locating import Geo, places_of
 from raretrail.tables import (
-    BASELINE_PRINCIPAL_VALUE,
+    BASELINE_IDENTITY_VALUE,
     EVENTS,
     STAGED_ANOMALIES,
     STAGED_SURPRISES,
@@ -84,8 +92,8 @@ def score(
     """
     places = places_of(warehouse, geo.build)
     history, known_places = _history(warehouse, geo, window.days, uses)
-    new_places = history.principal_values.where("dimension = 'place' AND days_90 = 0").select(
-        "as_of", "principal", "value"
+    new_places = history.identity_values.where("dimension = 'place' AND days_90 = 0").select(
+        "as_of", "identity", "value"
     )
     nearest = to_nearest(new_places, known_places, to_coordinates(places))
     warehouse.replace(STAGED_SURPRISES, to_surprises(history, nearest, settings.baseline.near_km))
@@ -98,6 +106,7 @@ def score(
             {
                 "country": F.coalesce("country_iso_code", "geo_status"),
                 "network": F.coalesce("network", "geo_status"),
+                "prefix": F.coalesce(prefix_of(), F.lit("")),
                 "source_ip_address": address,
             }
         )
@@ -106,7 +115,14 @@ def score(
     candidates = (
         to_candidates(window_events(warehouse, window))
         .join(F.broadcast(placed), "source_ip_address", "left")
-        .transform(with_terms, to_lookup(surprises), history.pairs)
+        .transform(
+            with_terms,
+            to_lookup(surprises),
+            to_jump_ends(_jumps(warehouse, geo, window)),
+            history.pairs,
+            load_levels(settings.conf_file("sensitivity.yml")),
+            hosting_names(settings.conf_file("hosting.yml")),
+        )
     )
     findings = (
         to_findings(candidates, settings.detectors)
@@ -128,16 +144,22 @@ def score(
     return warehouse.read(STAGED_ANOMALIES).count()
 
 
+def _jumps(warehouse: Warehouse, geo: Geo, window: Window) -> DataFrame:
+    days = window.days
+    jumps = located_jumps(warehouse, geo, days[0], days[-1] + timedelta(days=1))
+    return jumps.where(on_days("event_date", days))
+
+
 def _history(
     warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUses | None
 ) -> tuple[History, DataFrame]:
-    """What was known before each day, and the places known then (principal, value, day)."""
+    """What was known before each day, and the places known then (identity, value, day)."""
     if uses is None and len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse)):
         parts = [stored_history(warehouse, geo, day) for day in days]
         known = (
-            warehouse.read(BASELINE_PRINCIPAL_VALUE)
+            warehouse.read(BASELINE_IDENTITY_VALUE)
             .where(on_days("as_of", days[-1:]) + " AND dimension = 'place'")
-            .select("principal", "value", F.unix_date("last_day").alias("day"))
+            .select("identity", "value", F.unix_date("last_day").alias("day"))
         )
         return _together(parts), known
     if uses is None:
@@ -145,7 +167,7 @@ def _history(
     history = history_of(uses.known, uses.values, uses.pairs)
     judged = F.col("as_of").isin(*[(day - date(1970, 1, 1)).days for day in days])
     only = History(**{f.name: getattr(history, f.name).where(judged) for f in fields(History)})
-    return only, uses.known.where("dimension = 'place'").select("principal", "value", "day")
+    return only, uses.known.where("dimension = 'place'").select("identity", "value", "day")
 
 
 def _together(parts: list[History]) -> History:
