@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raretrail import __version__
-from raretrail.errors import EXIT_DONE, EXIT_FAILED, RaretrailError, SparkError, UsageError
+from raretrail.errors import EXIT_DONE, EXIT_FAILED, EXIT_HELD, RaretrailError, SparkError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from raretrail.look import Look
+    from raretrail.monitoring import JsonLog, Level
     from raretrail.settings import Settings
 
 STEPS = {
@@ -41,6 +43,8 @@ _HELP = {
     "publish": "only check what is staged and publish it",
 }
 _INTERRUPTED = 130
+# What `raretrail doctor` looks at, in the order it says it.
+GROUPS = ("installation", "settings", "geo", "trail", "warehouse", "clock", "runs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,21 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RaretrailError as error:
         if debug and isinstance(error, SparkError):
             traceback.print_exc()
-        print(f"raretrail: {error}", file=sys.stderr)
+        _say(arguments, "error", str(error))
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except KeyboardInterrupt:
-        print("raretrail: stopped; run it again and it goes on where it was", file=sys.stderr)
+        _say(arguments, "error", "stopped; run it again and it goes on where it was")
         return _INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
         lines = str(error).strip().splitlines() or ["no message"]
         hint = "" if debug else "; --debug shows where"
-        print(f"raretrail: failed: {type(error).__name__}: {lines[0][:400]}{hint}", file=sys.stderr)
+        _say(arguments, "error", f"failed: {type(error).__name__}: {lines[0][:400]}{hint}")
         return EXIT_FAILED
 
 
@@ -88,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str, function: Callable[[argparse.Namespace], int]) -> Any:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.set_defaults(command=function, name=name)
+        sub.set_defaults(command=function, name=name, log=None)
         sub.add_argument("--debug", action="store_true", help="print a traceback when something fails")
         return sub
 
@@ -105,6 +109,20 @@ def _parser() -> argparse.ArgumentParser:
     for option, default in (("seed", 7), ("people", 40), ("days", 35), ("judged-days", 14), ("accounts", 4)):
         simulate.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
     simulate.add_argument("--campaigns", type=int, help="how many intrusions (default: one per six people)")
+
+    doctor = command("doctor", "say whether installation, trail, warehouse and runs are sound", _doctor)
+    _add_place_options(doctor)
+    doctor.add_argument("--spark", action="store_true", help="start Spark as well, and look through it")
+    doctor.add_argument(
+        "--only", action="append", metavar="GROUP", choices=GROUPS, help=f"one of {', '.join(GROUPS)}"
+    )
+    doctor.add_argument("--format", choices=("text", "json"), default="text")
+
+    maintain = command("maintain", "drop what is past its time, compact and vacuum the tables", _maintain)
+    maintain.add_argument("--warehouse", metavar="W", help="directory, URI or catalog.schema")
+    maintain.add_argument("--conf", metavar="PATH", help="settings that name the warehouse")
+    maintain.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
+    maintain.add_argument("--quiet", action="store_true", help="no progress")
 
     sql = command("sql", "query the tables by their plain names", _sql)
     sql.add_argument("query")
@@ -132,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_options(sub: argparse.ArgumentParser) -> None:
+def _add_place_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--trail", nargs="+", metavar="URI", help="a trail's root, any folder below it, or files"
     )
@@ -140,14 +158,26 @@ def _add_run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--conf", metavar="PATH", help="settings file, or folder laid over conf/")
     sub.add_argument("--city-db", metavar="MMDB", help="city database (default: the embedded one)")
     sub.add_argument("--asn-db", metavar="MMDB", help="ASN database (default: none)")
+    sub.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
+
+
+def _add_run_options(sub: argparse.ArgumentParser) -> None:
+    _add_place_options(sub)
     sub.add_argument("--as-of", type=_moment, metavar="TIME", help="taken as now (default: now)")
     sub.add_argument("--from", dest="start", type=_moment, metavar="DATE", help="play history from here")
     sub.add_argument("--to", dest="end", type=_moment, metavar="DATE", help="to here, exclusive")
     sub.add_argument("--lookback", metavar="2h", help="buckets judged again by every run")
     sub.add_argument("--history", metavar="90d", help="older deliveries are left alone")
-    sub.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
     sub.add_argument("--format", choices=("text", "json"), default="text")
     sub.add_argument("--quiet", action="store_true", help="no progress")
+    sub.add_argument("--log-format", choices=("text", "json"), help="of messages on standard error")
+    sub.add_argument(
+        "--held-exit",
+        type=int,
+        metavar="CODE",
+        default=EXIT_HELD,
+        help="exit code of a held run, for schedulers that retry whatever fails (default: 3)",
+    )
     sub.add_argument("--print-settings", action="store_true", help="show the settings and where each is from")
 
 
@@ -183,6 +213,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
         "lookback": ("score", "lookback"),
         "history": ("ingest", "history"),
         "remote": ("spark", "remote"),
+        "log_format": ("monitoring", "log_format"),
     }.items():
         if given.get(option) is not None:
             (options.setdefault(section, {}) if section else options)[key] = given[option]
@@ -202,19 +233,39 @@ def _run_command(arguments: argparse.Namespace) -> int:
     span = _span(arguments, now)
     if as_of > now + timedelta(hours=1):
         raise UsageError(f"--as-of {as_of:%Y-%m-%dT%H:%MZ} lies in the future")
+    from raretrail import monitoring
     from raretrail.stages.run import run
 
-    with _spark(settings) as spark, _progress(arguments.quiet) as progress:
-        ended = run(spark, settings, as_of=as_of, span=span, steps=STEPS[arguments.name], progress=progress)
+    if settings.monitoring.log_format == "json":
+        arguments.log = monitoring.JsonLog()
+    metrics = settings.monitoring.metrics_file
+    warnings: list[str | None] = []
+    try:
+        with _spark(settings) as spark, _progress(arguments.quiet, arguments.log) as progress:
+            ended = run(
+                spark, settings, as_of=as_of, span=span, steps=STEPS[arguments.name], progress=progress
+            )
+    except Exception as error:
+        if metrics:
+            code = error.exit_code if isinstance(error, RaretrailError) else EXIT_FAILED
+            _warn(arguments, monitoring.write_metrics(metrics, None, code, datetime.now(UTC)))
+        raise
+    if metrics:
+        code = ended.exit_code
+        warnings.append(monitoring.write_metrics(metrics, ended.record, code, datetime.now(UTC)))
+    url = monitoring.heartbeat_url(settings.monitoring.heartbeat_url)
+    if url and ended.exit_code == EXIT_DONE:
+        warnings.append(monitoring.send_heartbeat(url))
     if arguments.format == "json":
         print(json.dumps(ended.record, default=_plain))
     else:
         _tell(ended.record)
         if settings.warehouse and ended.record["counts"].get("incidents"):
             print(f"look: raretrail incidents --warehouse {settings.warehouse}")
-    for message in ended.messages:
-        print(f"raretrail: {message}", file=sys.stderr)
-    return ended.exit_code
+    _warn(arguments, *ended.messages, *warnings)
+    if arguments.log:
+        arguments.log.write("info", "ended", exit_code=ended.exit_code, **ended.record)
+    return arguments.held_exit if ended.exit_code == EXIT_HELD else ended.exit_code
 
 
 def _span(arguments: argparse.Namespace, now: datetime) -> tuple[datetime, datetime] | None:
@@ -248,6 +299,46 @@ def _tell(record: dict[str, Any]) -> None:
     total = sum(record["seconds"].values())
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record["seconds"].items())
     print(f"{record['status']} in {total:.0f} s ({spent}); run {record['run_id']}")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from raretrail.doctor import examine, lines_table, report_text, to_report
+
+    settings: Settings | UsageError
+    try:
+        settings, _ = _settings(arguments)
+    except UsageError as error:
+        settings = error
+    lines = examine(
+        settings,
+        now=datetime.now(UTC),
+        groups=arguments.only or GROUPS,
+        spark=_spark if arguments.spark else None,
+    )
+    if arguments.format == "json":
+        print(json.dumps(to_report(lines)))
+    else:
+        sys.stdout.write(lines_table(lines) + report_text(lines))
+    return EXIT_FAILED if any(line.state == "fail" for line in lines) else EXIT_DONE
+
+
+def _maintain(arguments: argparse.Namespace) -> int:
+    settings, _ = _settings(arguments)
+    if not settings.warehouse:
+        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+    from raretrail.stages.maintain import maintain
+    from raretrail.warehouse import Warehouse
+
+    with _spark(settings) as spark, _progress(arguments.quiet) as progress:
+        done = maintain(Warehouse(spark, settings.warehouse), datetime.now(UTC), progress=progress)
+    for one in done:
+        if one.expired or one.files_removed:
+            print(
+                f"{one.table}: {one.expired:,} rows past their time dropped, "
+                f"{one.files_removed:,} files made {one.files_added:,}"
+            )
+    print(f"{len(done)} tables maintained")
+    return EXIT_DONE
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
@@ -446,11 +537,31 @@ def _spark(settings: Settings) -> Iterator[SparkSession]:
         close_session(spark)
 
 
+def _say(arguments: argparse.Namespace, level: Level, message: str, **fields: Any) -> None:
+    """Tell the user on standard error, in the form of the log."""
+    if arguments.log is None and vars(arguments).get("log_format") == "json":
+        from raretrail.monitoring import JsonLog
+
+        arguments.log = JsonLog()
+    if arguments.log:
+        arguments.log.write(level, message, **fields)
+    else:
+        print(f"raretrail: {message}", file=sys.stderr)
+
+
+def _warn(arguments: argparse.Namespace, *messages: str | None) -> None:
+    for message in messages:
+        if message:
+            _say(arguments, "warning", message)
+
+
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+def _progress(quiet: bool, log: JsonLog | None = None) -> Iterator[Callable[[str], None]]:
     """Tell the stages: a live line on a terminal, a line each with its time in a log."""
     if quiet:
         yield lambda text: None
+    elif log:
+        yield lambda text: log.write("info", text)
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -472,6 +583,9 @@ def _print_settings(settings: Settings, sources: dict[str, str]) -> None:
                 yield prefix + key, value
 
     shown = settings.model_dump(mode="json", exclude={"detectors", "conf_dirs"})
+    url = settings.monitoring.heartbeat_url
+    if url:  # what follows the host may be a secret
+        shown["monitoring"]["heartbeat_url"] = re.sub(r"^(https?://)(?:[^/@]*@)?([^/]+).*", r"\1\2/...", url)
     for key, value in walk(shown):
         print(f"{key}: {json.dumps(value)}  # {sources.get(key, 'built in')}")
     for detector in settings.detectors:

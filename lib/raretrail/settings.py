@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -122,6 +123,24 @@ class AlertSettings(Model):
     max_per_run: Annotated[int, Field(ge=0)] = 100
 
 
+def _http_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+\S*", text):
+        raise ValueError("is no http or https URL")
+    return text
+
+
+class MonitoringSettings(Model):
+    """How a run tells other systems how it went.
+
+    `heartbeat_url` may also come from the environment, as RARETRAIL_HEARTBEAT_URL, where it is a secret.
+    """
+
+    log_format: Literal["text", "json"] = "text"
+    metrics_file: str | None = None
+    heartbeat_url: Annotated[str, AfterValidator(_http_url)] | None = None
+    stale_after: Duration = timedelta(hours=1)
+
+
 class Rule(Model):
     """The published rule a detector answers to."""
 
@@ -213,6 +232,7 @@ class Settings(Model):
     baseline: BaselineSettings = BaselineSettings()
     score: ScoreSettings = ScoreSettings()
     alerts: AlertSettings = AlertSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     detectors: list[Detector] = []
     networks: list[KnownNetwork] = []
     conf_dirs: list[str] = []
@@ -221,7 +241,9 @@ class Settings(Model):
     def hash(self) -> str:
         """Hash of what decides results, the files of conf among it; where things lie and how Spark
         runs is left out."""
-        tree = self.model_dump(mode="json", exclude={"trail", "warehouse", "spark", "conf_dirs"})
+        tree = self.model_dump(
+            mode="json", exclude={"trail", "warehouse", "spark", "monitoring", "conf_dirs"}
+        )
         tree["files"] = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._deciding_files()
         }

@@ -45,13 +45,20 @@ def maintain(
                 continue
             progress(table.name)
             expired = _expire(warehouse, table, now)
-            metrics = warehouse.spark.sql(f"OPTIMIZE {warehouse.name(table)}").select("metrics.*").first()
+            metrics = warehouse.spark.sql(_optimize(warehouse, table, now)).select("metrics.*").first()
             removed = int(metrics["numFilesRemoved"]) if metrics else 0
             added = int(metrics["numFilesAdded"]) if metrics else 0
             hours = int(_KEPT.total_seconds() // 3600)
             warehouse.spark.sql(f"VACUUM {warehouse.name(table)} RETAIN {hours} HOURS").collect()
             done.append(Maintained(table.name, expired, removed, added))
     return done
+
+
+def _optimize(warehouse: Warehouse, table: Table, now: datetime) -> str:
+    # Days that a run in progress may write are left alone: compacting them would make it fail.
+    settled = (now - timedelta(days=2)).date()
+    where = f" WHERE {table.partition_by[0]} < DATE'{settled}'" if table.partition_by else ""
+    return f"OPTIMIZE {warehouse.name(table)}{where}"
 
 
 def _expire(warehouse: Warehouse, table: Table, now: datetime) -> int:
