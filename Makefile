@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow lint types docs format clean
+.PHONY: help setup demo test test-slow lint types docs build sbom format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,16 @@ docs: ## Build the manual into site/
 	@$(SETUP) --dev
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet $(ARGS)
 	@echo "the manual is site/index.html"
+
+build: ## Build wheel and source distribution into dist/
+	@$(SETUP) --dev
+	@rm -f dist/raretrail-*.whl dist/raretrail-*.tar.gz
+	@.venv/bin/python -m build --no-isolation --outdir dist . >/dev/null
+	@ls dist/raretrail-*.whl dist/raretrail-*.tar.gz
+
+sbom: ## Write the bill of materials (CycloneDX) into dist/
+	@$(SETUP) --dev
+	@.venv/bin/python tools/sbom.py $(ARGS)
 
 format: ## Let ruff rewrite the code
 	@$(SETUP) --dev
