@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +234,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
     span = _span(arguments, now)
     if as_of > now + timedelta(hours=1):
         raise UsageError(f"--as-of {as_of:%Y-%m-%dT%H:%MZ} lies in the future")
+    _need_spark()
     from raretrail import monitoring
     from raretrail.stages.run import run
 
@@ -326,6 +328,7 @@ def _maintain(arguments: argparse.Namespace) -> int:
     settings, _ = _settings(arguments)
     if not settings.warehouse:
         raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+    _need_spark()
     from raretrail.stages.maintain import maintain
     from raretrail.warehouse import Warehouse
 
@@ -535,6 +538,12 @@ def _spark(settings: Settings) -> Iterator[SparkSession]:
         raise in_words(error) from error
     finally:
         close_session(spark)
+
+
+def _need_spark() -> None:
+    """UsageError where pyspark is not installed, before anything imports it."""
+    if find_spec("pyspark") is None:
+        raise UsageError("Spark is not installed here: pip install 'raretrail[spark]'")
 
 
 def _say(arguments: argparse.Namespace, level: Level, message: str, **fields: Any) -> None:

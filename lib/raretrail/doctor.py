@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from raretrail import __version__, runtime, tables
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.geo import databases
-from raretrail.look import directory_of, tables_in
+from raretrail.look import directory_of, local_path, tables_in
 from raretrail.settings import Settings, format_duration
 from raretrail.tables import RUNS, Table
 
@@ -283,8 +283,6 @@ def _geo(settings: Settings, now: datetime) -> list[Line]:
 
 
 def _local_trail(root: str, now: datetime) -> list[Line]:
-    from raretrail.warehouse import local_path
-
     folder = local_path(root)
     return _guarded("trail", f"trail {root}", lambda: [_of_trail(root, folder, now)]) if folder else []
 
@@ -541,8 +539,6 @@ def _ago(age: timedelta) -> str:
 
 
 def _remote_roots(settings: Settings) -> list[str]:
-    from raretrail.warehouse import local_path
-
     return [root for root in settings.trail if local_path(root) is None]
 
 

@@ -82,16 +82,21 @@ class Look(Protocol):
         ...
 
 
-def directory_of(location: str) -> Path | None:
-    """The directory a warehouse is in on this machine; None for a URI of elsewhere or a schema."""
+def local_path(location: str) -> Path | None:
+    """The directory a path or file: URI names on this machine; None for any other filesystem."""
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if "://" in location:
         return None
+    return Path(location).absolute()
+
+
+def directory_of(location: str) -> Path | None:
+    """The directory a warehouse is in on this machine; None for a URI of elsewhere or a schema."""
     if _SCHEMA_NAME.fullmatch(location) and not Path(location).exists():
         return None
-    return Path(location).absolute()
+    return local_path(location)
 
 
 def engine_for(location: str, wanted: Engine | None = None) -> Engine:

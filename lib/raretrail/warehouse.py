@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
@@ -19,20 +18,11 @@ from pyspark.sql import functions as F
 
 from raretrail import tables
 from raretrail.errors import BusyError, UsageError
+from raretrail.look import local_path as local_path
 from raretrail.tables import Table
 from raretrail.views import View
 
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
-
-
-def local_path(location: str) -> Path | None:
-    """The directory a path or file: URI names on this machine; None for any other filesystem."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    if "://" in location:
-        return None
-    return Path(location).absolute()
 
 
 class Warehouse:
