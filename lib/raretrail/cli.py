@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     maintain.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
     maintain.add_argument("--quiet", action="store_true", help="no progress")
 
-    sql = command("sql", "query the tables by their plain names", _sql)
+    sql = command("sql", "query tables and views by their plain names", _sql)
     sql.add_argument("query")
     _add_look_options(sql, formats=("text", "csv", "json"))
 
@@ -142,6 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", "one incident or finding with its evidence", _show)
     show.add_argument("id", metavar="ID", help="incident_id or anomaly_id, or the start of one")
     _add_look_options(show, formats=("text", "json"))
+
+    export = command("export", "write findings as JSON lines for other systems", _export)
+    _add_look_options(export, formats=("ecs", "ocsf"))
+    export.add_argument("--since", type=_moment, help="first event from this day or time (UTC)")
+    export.add_argument("--published-since", type=_moment, help="published from then on; what a shipper asks")
+    export.add_argument("--min-score", type=float)
 
     report = command("report", "write one self-contained HTML page about a warehouse", _report)
     _add_look_options(report)
@@ -187,7 +193,7 @@ def _add_look_options(sub: argparse.ArgumentParser, formats: Sequence[str] = ())
     sub.add_argument("--conf", metavar="PATH", help="settings that name the warehouse")
     sub.add_argument("--engine", choices=("duckdb", "spark"), help="default: duckdb for a local directory")
     if formats:
-        sub.add_argument("--format", choices=tuple(formats), default="text")
+        sub.add_argument("--format", choices=tuple(formats), default=formats[0])
 
 
 def _moment(text: str) -> datetime:
@@ -501,6 +507,17 @@ def _report(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from raretrail.export import export_lines
+
+    chosen = {name: getattr(arguments, name) for name in ("since", "published_since", "min_score")}
+    with _look(arguments) as look:
+        for line in export_lines(look, arguments.format, **chosen):
+            sys.stdout.write(line)
+        sys.stdout.flush()
+    return EXIT_DONE
+
+
 # ----------------------------------------------------------------------------------------- helpers
 
 
@@ -512,13 +529,13 @@ def _look(arguments: argparse.Namespace) -> Iterator[Look]:
     if not settings.warehouse:
         raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
     if engine_for(settings.warehouse, arguments.engine) == "duckdb":
-        with open_duckdb(settings.warehouse) as look:
+        with open_duckdb(settings.warehouse, settings.detectors) as look:
             yield look
         return
     from raretrail.warehouse import Warehouse
 
     with _spark(settings) as spark:
-        yield SparkLook(Warehouse(spark, settings.warehouse))
+        yield SparkLook(Warehouse(spark, settings.warehouse), settings.detectors)
 
 
 @contextmanager

@@ -711,6 +711,7 @@ OCSF_FINDINGS = View(
         _c("unmapped.principal", "string", "Identity that stays the same between sessions"),
         _c("unmapped.command", "string", "Service and action"),
         _c("unmapped.place", "string", "Key of the place"),
+        _c("unmapped.score", "double", "Score, 0-100, as it is"),
         _c("unmapped.bits", "double", "How surprising it is"),
         _c("unmapped.evidence_event_ids", "array<string>", "Ids of its events, first 100"),
     ),
@@ -762,7 +763,7 @@ SELECT {_ACTIVITY} AS activity_id,
        a.user_agent AS "{_EVIDENCE}.http_request.user_agent", a.detector AS "unmapped.detector",
        d.rule_id AS "unmapped.rule_id", d.rule_version AS "unmapped.rule_version",
        a.principal AS "unmapped.principal", a.command AS "unmapped.command", a.place AS "unmapped.place",
-       a.bits AS "unmapped.bits", a.evidence_event_ids AS "unmapped.evidence_event_ids"
+       a.score AS "unmapped.score", a.bits AS "unmapped.bits", a.evidence_event_ids AS "unmapped.evidence_event_ids"
 FROM anomalies a
 LEFT JOIN incidents i ON i.incident_id = a.incident_id
 LEFT JOIN first_events e ON e.anomaly_id = a.anomaly_id

@@ -91,6 +91,7 @@ def test_help_answers_at_once() -> None:
         "sql",
         "incidents",
         "show",
+        "export",
     ):
         assert f"\n    {name}" in done.stdout
 
