@@ -47,8 +47,8 @@ _PLACES: dict[str, Row] = {
 }  # fmt: skip
 _HASH = "0123456789abcdef"
 _USUAL = ("s3:ListBuckets", "logs:FilterLogEvents", "dynamodb:Query")
-_OF_EVENT = (*["recipient_account_id", "principal", "principal_kind", "actor", "command", "source_ip_address"],
-             "user_agent", "agent_family", "access_key_id")  # fmt: skip
+_OF_EVENT = ("recipient_account_id", "principal", "principal_kind", "actor", "command",
+             "source_ip_address", "user_agent", "agent_family", "access_key_id")  # fmt: skip
 _ATTACK = (
     ("iam:ListUsers", None), ("ses:GetSendQuota", None), ("ses:GetSendQuota", "AccessDeniedException"),
     ("sts:GetFederationToken", None), ("secretsmanager:ListSecrets", "AccessDenied"),
@@ -167,6 +167,16 @@ def _facts(events: list[Row]) -> dict[str, list[Row]]:
         "presence_daily": _counted(told, *who, "command", "source_ip_address", "outcome"),
         "agent_daily": _counted(told, *who, "agent_family"),
         "hour_daily": _counted(told, *who, "hour"),
+        "moves_daily": [
+            {
+                "event_date": JUDGED,
+                "actor": "farah.evans",
+                "from_address": "203.0.113.7",
+                "source_ip_address": ATTACK_ADDRESS,
+                "seconds": 3600,
+                "first_time": told[-1]["event_time"],
+            }
+        ],
         "error_quarter_hour": _counted(failed, *who, "quarter_start", "error_code", "error_template"),
     }
 
@@ -182,10 +192,9 @@ def _days(rows: list[Row]) -> Row:
 
 
 def _baselines(events: list[Row]) -> dict[str, list[Row]]:
-    before = [row for row in events if row["event_date"] < JUDGED]
+    before = [{**row, "hour": str(row["event_time"].hour)} for row in events if row["event_date"] < JUDGED]
     values = {"place": "place", "country": "country_iso_code", "network": "network", "command": "command",
               "agent": "agent_family", "hour": "hour"}  # fmt: skip
-    before = [{**row, "hour": str(row["event_time"].hour)} for row in before]
     org = {"as_of": JUDGED, "scope": "organization"}
 
     def groups(*keys: str) -> dict[tuple[Any, ...], list[Row]]:

@@ -52,7 +52,7 @@ def organisation(
         table: []
         for table in (
             tables.INCIDENTS, tables.ANOMALIES, tables.EVENTS, tables.PRESENCE_DAILY, tables.PLACES,
-            tables.BASELINE_PRINCIPAL_VALUE, tables.BASELINE_VALUE, tables.BASELINE_COMMAND_PLACE,
+            tables.BASELINE_IDENTITY_VALUE, tables.BASELINE_VALUE, tables.BASELINE_COMMAND_PLACE,
             tables.DATA_QUALITY, tables.RUNS, tables.QUARANTINE,
         )
     }  # fmt: skip
@@ -149,8 +149,8 @@ def _habits(made: dict[Table, list[dict[str, Any]]], bad: str) -> None:
             )  # fmt: skip
     for person in range(PEOPLE):
         for place, _, _, _ in PLACES[:2]:
-            made[tables.BASELINE_PRINCIPAL_VALUE].append(
-                {"as_of": AS_OF, "principal": principal(person, bad), "dimension": "place", "value": place,
+            made[tables.BASELINE_IDENTITY_VALUE].append(
+                {"as_of": AS_OF, "identity": principal(person, bad), "dimension": "place", "value": place,
                  **seen, "first_day": old}
             )  # fmt: skip
 

@@ -39,7 +39,7 @@ def test_the_worked_finding_is_what_the_code_gives(spark: SparkSession) -> None:
             ("agent", 2, 80, [30, 10, 10, 10, 10, 10], 0),
             ("command", 5, 300, [20, 5, 5, 10, 60, 200], 3),
         ],
-        "dimension string, new_days bigint, org_new_days bigint, first_uses array<bigint>, others bigint",
+        "dimension string, new_days bigint, org_new_days bigint, first_uses array<bigint>, settled_90 bigint",
     ).withColumns({"active_days": F.lit(20), "org_active_days": F.lit(800)})
     first = with_rates(rows).withColumn("bits", bits_of(F.col("rate") * F.col("tail")))
     got = {row["dimension"]: row for row in first.collect()}
@@ -74,7 +74,7 @@ def test_the_worked_finding_is_what_the_code_gives(spark: SparkSession) -> None:
 
 
 def test_the_worked_score_is_what_the_code_gives(spark: SparkSession) -> None:
-    bits, calibrated = F.lit(21.04), F.array(*[F.lit(b) for b in (30.0, 25.0, 21.04, 20.0)])
+    bits, calibrated = F.lit(16.37), F.array(*[F.lit(b) for b in (30.0, 25.0, 16.37, 15.0)])
     nothing = expected_per_day(bits, F.array().cast("array<double>"), F.lit(0))
     row = spark.range(1).select(
         nothing.alias("prior"), expected_per_day(bits, calibrated, F.lit(14)).alias("expected")
@@ -86,10 +86,13 @@ def test_the_worked_score_is_what_the_code_gives(spark: SparkSession) -> None:
 
 
 def test_the_constants_named_are_those_of_the_code() -> None:
-    assert CAPS == {"place": 10, "country": 10, "network": 8, "command": 8, "agent": 8, "error": 6}
+    assert CAPS == {
+        "place": 10, "country": 10, "network": 8, "command": 8, "agent": 8, "error": 6, "prefix": 6, "jump": 6,
+        "hour": 4,
+    }  # fmt: skip
     assert (
-        "At most 10 bits for a place or country, 8 for a network, command or user agent, 6 for an error"
-        in FLAT
+        "At most 10 bits for a place or country, 8 for a network, command or user agent, 6 for an error "
+        "code or an address prefix" in FLAT
     )
     assert (RATE_PRIOR_DAYS, ALPHA, COMMAND_OFFSET_BITS, RECENT_WEIGHT) == (10, 5, 4, 0.7)
     assert "(new_days + 10 ·" in FLAT and "5 · prior" in FLAT and "- 4`" in FLAT and "0.7 ·" in FLAT
