@@ -234,6 +234,7 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
     DuckDB reads the Parquet files that the log lists. An Arrow dataset would do the same, but the
     threads it leaves behind a LIMIT hang or crash the process as it ends.
     """
+    import duckdb
     import pyarrow as pa
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
@@ -252,7 +253,15 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
     # delta-rs writes some of a path as %xx, and DuckDB takes each for a pattern.
     there = [file if Path(file).exists() else unquote(file) for file in files]
     literal = [re.sub(r"([*?\[])", r"[\1]", file) for file in there]
-    read = connection.read_parquet(literal, hive_partitioning=True, union_by_name=True)
+    try:
+        read = connection.read_parquet(literal, hive_partitioning=True, union_by_name=True)
+    except duckdb.Error as error:
+        # The other tables stand; whoever asks for this one is told.
+        lost = duckdb.ConstantExpression(f"{path}: {str(error).strip()}")
+        connection.sql("SELECT 1").select(
+            duckdb.FunctionExpression("error", lost).alias("unreadable")
+        ).create_view(name)
+        return
     partitions = table.metadata().partition_columns
     columns = []
     for field in schema.fields:

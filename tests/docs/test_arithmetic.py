@@ -87,8 +87,8 @@ def test_the_worked_score_is_what_the_code_gives(spark: SparkSession) -> None:
 
 def test_the_constants_named_are_those_of_the_code() -> None:
     assert CAPS == {
-        "place": 10, "country": 10, "network": 8, "command": 8, "agent": 8, "error": 6, "prefix": 6, "jump": 6,
-        "hour": 4,
+        "place": 10, "country": 10, "network": 8, "command": 8, "agent": 8, "error": 6, "prefix": 6,
+        "jump": 6, "hour": 4,
     }  # fmt: skip
     assert (
         "At most 10 bits for a place or country, 8 for a network, command or user agent, 6 for an error "
