@@ -259,10 +259,11 @@ class Settings(Model):
         raise UsageError(f"conf has no {relative}; looked in {self.conf_dirs} and the defaults")
 
     def _deciding_files(self) -> list[Path]:
-        """The files of conf that decide results beside the settings: expectations, principals."""
+        """The files of conf that decide results beside the settings: expectations, principals,
+        redaction."""
         layered = [path for folder in self.conf_folders("expectations") for path in folder.glob("*.yml")]
         uppermost = {path.name: path for path in layered}
-        single = ("principals.yml", "sensitivity.yml", "hosting.yml")
+        single = ("principals.yml", "redaction.yml", "sensitivity.yml", "hosting.yml")
         return [*sorted(uppermost.values()), *map(self.conf_file, single)]
 
     def conf_folders(self, name: str) -> list[Path]:

@@ -228,7 +228,11 @@ DECODED_COLUMNS: tuple[Column, ...] = (
     _c("error_code", "string", "errorCode; Failure for a failed console login, which carries none"),
     _c("error_message", "string", "errorMessage"),
     _c("error_template", "string", "errorMessage with names, ids, ARNs and numbers taken out"),
-    _c("request_parameters", "string", "requestParameters, compact JSON text as delivered"),
+    _c(
+        "request_parameters",
+        "string",
+        "requestParameters, compact JSON text as delivered but for secrets (conf/redaction.yml)",
+    ),
     _c("response_elements", "string", "responseElements, compact JSON text as delivered"),
     _c("additional_event_data", "string", "additionalEventData, compact JSON text as delivered"),
     _c("service_event_details", "string", "serviceEventDetails, compact JSON text as delivered"),
@@ -248,7 +252,7 @@ DECODED_COLUMNS: tuple[Column, ...] = (
     _c(
         "record_hash",
         "string",
-        "Hash of the record's compact JSON: tells a copy from an id used twice",
+        "Hash of the record's compact JSON before redaction: tells a copy from an id used twice",
     ),
     *_WHERE_FROM,
 )
@@ -305,7 +309,7 @@ QUARANTINE = Table(
         ),
         _c("reason", "string", "One of: " + ", ".join(QUARANTINE_REASONS)),
         _c("detail", "string", "What exactly was wrong"),
-        _c("raw", "string", "The text, up to 1 MiB"),
+        _c("raw", "string", "The text without secrets, up to 1 MiB"),
         _c("raw_bytes", "bigint", "Length of the whole text in bytes"),
         _c("record_hash", "string", "Hash of the text"),
         _c("event_id", "string", "eventID, where it could be read"),

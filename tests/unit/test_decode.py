@@ -270,6 +270,43 @@ def test_unknown_top_level_keys_are_kept() -> None:
     assert found["request_parameters"] == '{"userName":"bo"}'
 
 
+@pytest.mark.parametrize("key", ["other", "records", "hash"])
+def test_no_key_of_a_record_reaches_what_only_we_fill(key: str) -> None:
+    # A text of base64 under the name of a field of ours was once taken for its bytes.
+    found = event({key: "IQoJb3JpZ2luX2Vj"})
+    assert found["other_fields"] == json.dumps({key: "IQoJb3JpZ2luX2Vj"}, separators=(",", ":"))
+
+
+def _identities() -> list[dict[str, Any]]:
+    made: dict[str, Any] = record()["userIdentity"]
+    context = made["sessionContext"]
+    return [
+        {},
+        {"type": None},
+        made,
+        {**made, "sessionContext": None},
+        {**made, "sessionContext": {**context, "webIdFederationData": {}, "sourceIdentity": "ana"}},
+        {**made, "sessionContext": {"attributes": {"mfaAuthenticated": "false"}}},
+        {"type": "IAMUser", "arn": "arn:aws:iam::1:user/é", "userName": "é", "accessKeyId": ""},
+        {"type": "AWSService", "invokedBy": "config.amazonaws.com"},
+        {"type": "WebIdentityUser", "identityProvider": "accounts.google.com", "userName": "x"},
+    ]
+
+
+@pytest.mark.parametrize("identity", _identities(), ids=str)
+def test_both_looks_at_an_identity_see_the_same(identity: dict[str, Any]) -> None:
+    def identified(identity: dict[str, Any]) -> dict[str, Any]:
+        made = record()
+        made["userIdentity"] = identity
+        [found] = events(read(trail_file([made])))
+        return {
+            key: found[key] for key in NAMES if key.startswith(("user", "session", "princ", "mfa", "acc"))
+        }
+
+    # A key that nobody knows leads to the tolerant look.
+    assert identified(identity) == identified({**identity, "zNew": 1})
+
+
 def test_keys_in_small_letters_as_athena_exports_them() -> None:
     made = {key.lower(): value for key, value in record().items()}
     [found] = events(read(to_json(made)))

@@ -8,6 +8,9 @@ Python values; `census_batch`, `events_batches` and `quarantine_batch` make Arro
 Records go through a typed decoder that leaves nested JSON as text. What it refuses gets a second,
 tolerant look that never fails: a value of an unexpected type becomes its text or nothing, and
 only the reasons of `QUARANTINE_REASONS` keep a record out.
+
+Secrets are taken out of all that leaves here. Hashes are of the text before that, so that copies of
+a record still compare as they came.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -36,6 +39,7 @@ from raretrail.cloudtrail.documents import (
 from raretrail.cloudtrail.errors_text import error_template
 from raretrail.cloudtrail.layout import describe
 from raretrail.cloudtrail.principals import IdentityFacts, PrincipalRules
+from raretrail.cloudtrail.redaction import Redaction, default_redaction
 from raretrail.cloudtrail.times import DAY, microseconds
 from raretrail.tables import DECODED_COLUMNS, QUARANTINE, Column
 
@@ -116,6 +120,7 @@ def census(
     *,
     limits: Limits = DEFAULT_LIMITS,
     unwrap: str | None = None,
+    redaction: Redaction | None = None,
 ) -> FileResult:
     """Which records a file holds: columns of `CENSUS_COLUMNS`. Never raises on any bytes.
 
@@ -124,8 +129,10 @@ def census(
         data: the file's bytes, as stored.
         limits: bounds on sizes; what exceeds them is quarantined.
         unwrap: key under which documents of an unknown shape carry their record.
+        redaction: what is a secret; by default what `conf/redaction.yml` says.
     """
-    return _read(source_file, data, limits, unwrap, _decode_census, _census_columns, (), ())
+    reading = _Reading(source_file, limits, unwrap, redaction or default_redaction())
+    return _read(reading, data, _decode_census, _census_columns, (), ())
 
 
 def decode_file(
@@ -137,6 +144,7 @@ def decode_file(
     leave_out: Collection[int] = (),
     reused: Collection[int] = (),
     unwrap: str | None = None,
+    redaction: Redaction | None = None,
 ) -> FileResult:
     """The events of a file: columns of `DECODED_COLUMNS`. Never raises on any bytes.
 
@@ -148,12 +156,14 @@ def decode_file(
         leave_out: positions (as `census` gives them) of duplicates: counted, not built.
         reused: positions of records whose id another record has: quarantined as `id_reused`.
         unwrap: key under which documents of an unknown shape carry their record.
+        redaction: what is a secret; by default what `conf/redaction.yml` says.
     """
 
-    def columns(source_file: str, accepted: _Accepted) -> list[list[Any]]:
-        return _event_columns(source_file, accepted, rules)
+    def columns(reading: _Reading, accepted: _Accepted) -> list[list[Any]]:
+        return _event_columns(reading, accepted, rules)
 
-    return _read(source_file, data, limits, unwrap, _decode_record, columns, leave_out, reused)
+    reading = _Reading(source_file, limits, unwrap, redaction or default_redaction())
+    return _read(reading, data, _decode_record, columns, leave_out, reused)
 
 
 # ----------------------------------------------------------------------------------------- records
@@ -162,51 +172,60 @@ def decode_file(
 _NULL = msgspec.Raw(b"null")
 
 
+# Longer ones get the second look, and are looked through for secrets there.
+_Short = Annotated[str, msgspec.Meta(max_length=60)]
+
+
 class _Record(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A record as delivered; the keys in the order of delivery, which is the fastest to decode."""
 
-    eventVersion: str | None = None
+    eventVersion: _Short | None = None
     userIdentity: msgspec.Raw = _NULL
-    eventTime: str | None = None
-    eventSource: str | None = None
-    eventName: str | None = None
-    awsRegion: str | None = None
-    sourceIPAddress: str | None = None
+    eventTime: _Short | None = None
+    eventSource: _Short | None = None
+    eventName: _Short | None = None
+    awsRegion: _Short | None = None
+    sourceIPAddress: _Short | None = None
     userAgent: str | None = None
-    errorCode: str | None = None
+    errorCode: _Short | None = None
     errorMessage: str | None = None
     requestParameters: msgspec.Raw = _NULL
     responseElements: msgspec.Raw = _NULL
     additionalEventData: msgspec.Raw = _NULL
-    requestID: str | None = None
-    eventID: str | None = None
-    readOnly: bool | str | None = None
+    requestID: _Short | None = None
+    eventID: _Short | None = None
+    readOnly: bool | _Short | None = None
     resources: msgspec.Raw = _NULL
-    eventType: str | None = None
+    eventType: _Short | None = None
     apiVersion: msgspec.Raw = _NULL
-    managementEvent: bool | str | None = None
-    recipientAccountId: str | None = None
-    sharedEventID: str | None = None
+    managementEvent: bool | _Short | None = None
+    recipientAccountId: _Short | None = None
+    sharedEventID: _Short | None = None
     serviceEventDetails: msgspec.Raw = _NULL
-    vpcEndpointId: str | None = None
+    vpcEndpointId: _Short | None = None
     vpcEndpointAccountId: msgspec.Raw = _NULL
-    eventCategory: str | None = None
+    eventCategory: _Short | None = None
     addendum: msgspec.Raw = _NULL
-    sessionCredentialFromConsole: bool | str | None = None
+    sessionCredentialFromConsole: bool | _Short | None = None
     edgeDeviceDetails: msgspec.Raw = _NULL
     tlsDetails: msgspec.Raw = _NULL
     eventContext: msgspec.Raw = _NULL
-    # Set by the tolerant look: keys that have no field here, as one JSON object.
+
+
+class _Tolerated(_Record, gc=False):
+    """A record as the tolerant look found it."""
+
+    # Keys that have no field, as one JSON object.
     other: bytes | None = None
 
 
 class _CensusRecord(msgspec.Struct, gc=False):
-    eventVersion: str | None = None
-    eventTime: str | None = None
-    eventName: str | None = None
-    sourceIPAddress: str | None = None
-    eventID: str | None = None
-    recipientAccountId: str | None = None
+    eventVersion: _Short | None = None
+    eventTime: _Short | None = None
+    eventName: _Short | None = None
+    sourceIPAddress: _Short | None = None
+    eventID: _Short | None = None
+    recipientAccountId: _Short | None = None
 
 
 _decode_record = msgspec.json.Decoder(_Record).decode
@@ -234,7 +253,6 @@ _TEXTS = (
     "sessionCredentialFromConsole",
 )
 _EXTRAS = ("apiVersion", "vpcEndpointAccountId", "edgeDeviceDetails", "eventContext")
-_NESTED = tuple(name for name in _Record.__struct_fields__ if name not in (*_TEXTS, *_EXTRAS, "other"))
 _FLAGS: dict[bool | str | None, bool] = {
     True: True,
     False: False,
@@ -264,16 +282,24 @@ class _Refused(NamedTuple):
     detail: str
 
 
+class _Reading(NamedTuple):
+    """One file being read: its path, and how."""
+
+    source_file: str
+    limits: Limits
+    unwrap: str | None
+    redaction: Redaction
+
+
 def _read(
-    source_file: str,
+    reading: _Reading,
     data: bytes,
-    limits: Limits,
-    unwrap: str | None,
     decode: Callable[[Any], Any],
-    columns: Callable[[str, _Accepted], list[list[Any]]],
+    columns: Callable[[_Reading, _Accepted], list[list[Any]]],
     leave_out: Collection[int],
     reused: Collection[int],
 ) -> FileResult:
+    source_file, limits, unwrap, _ = reading
     document = read_document(data, limits, unwrap)
     result = FileResult(
         source_file,
@@ -293,7 +319,7 @@ def _read(
     while pending:
         piece = pending.pop()
         if isinstance(piece, Damage):
-            set_aside.append(_damaged(source_file, position, piece, limits))
+            set_aside.append(_damaged(reading, position, piece))
             position += 1
             continue
         # Plain is what both readings see alike: whatever one of them might miss (a key in another
@@ -321,19 +347,19 @@ def _read(
         if plain:
             hash_ = blake2b(piece, digest_size=16).hexdigest()
         else:
-            looked = _second_look(bytes(piece), limits, unwrap, path_account)
+            looked = _second_look(bytes(piece), reading, path_account)
             if isinstance(looked, list):
                 pending.extend(reversed(looked))
                 continue
             record, refused, hash_, time, event_id, account = looked
             if refused:
-                set_aside.append(_set_aside(source_file, position, refused, piece, limits, looked))
+                set_aside.append(_set_aside(reading, position, refused, piece, looked))
                 position += 1
                 continue
         if position in reused:
             refused = _Refused("id_reused", "another record has this event id")
             looked = _Looked(record, refused, hash_, time, event_id, account)
-            set_aside.append(_set_aside(source_file, position, refused, piece, limits, looked))
+            set_aside.append(_set_aside(reading, position, refused, piece, looked))
         elif position not in leave_out:
             accepted.records.append(record)
             accepted.positions.append(position)
@@ -345,7 +371,7 @@ def _read(
     result.records = position
     if not position and result.status == "taken":
         result.status = "empty"
-    result.columns = columns(source_file, accepted)
+    result.columns = columns(reading, accepted)
     if position == len(set_aside) and all(q.reason == "insight" for q in set_aside) and position:
         # A file of Insights only is one of the trail's other files, wherever it lies.
         result.detail = f"{position} Insights records"
@@ -364,13 +390,11 @@ class _Looked(NamedTuple):
 
 
 def _second_look(
-    text: bytes,
-    limits: Limits,
-    unwrap: str | None,
-    path_account: Callable[[], str | None],
+    text: bytes, reading: _Reading, path_account: Callable[[], str | None]
 ) -> _Looked | list[Piece]:
     """What the types refused: the records inside if it is a wrapping, else the record and, where
     it cannot be taken, why."""
+    limits = reading.limits
     if text[:1] != b"{":
         refused = _Refused("not_an_object", "neither an object nor a wrapping of one")
         return _Looked(_Record(), refused, _hash(text), None, None, None)
@@ -379,10 +403,10 @@ def _second_look(
         if b'"Records"' not in text[:4096] and b'"Events"' not in text[:4096]:
             return _Looked(_Record(), refused, _hash(text), None, None, None)
     fields = object_fields(text)
-    wrapped = unwrap_record(fields, unwrap)
+    wrapped = unwrap_record(fields, reading.unwrap)
     if wrapped:
         return list(wrapped[1])
-    record = _tolerant(fields)
+    record = _tolerant(fields, reading.redaction)
     time = microseconds(record.eventTime) if record.eventTime else None
     reason = _refusal(record, fields, time)
     if len(text) > limits.record:
@@ -417,10 +441,10 @@ def _refusal(record: _Record, fields: dict[str, bytes], time: int | None) -> _Re
     return None
 
 
-def _tolerant(fields: dict[str, bytes]) -> _Record:
+def _tolerant(fields: dict[str, bytes], redaction: Redaction) -> _Record:
     """A record of whatever is there. Keys are known in any case of letters where the exact
     spelling is missing (exports by Athena write them small)."""
-    spelt = {name.lower(): name for name in _Record.__struct_fields__ if name != "other"}
+    spelt = {name.lower(): name for name in _Record.__struct_fields__}
     values: dict[str, Any] = {}
     others: dict[str, bytes] = {}
     for key, value in fields.items():
@@ -428,7 +452,8 @@ def _tolerant(fields: dict[str, bytes]) -> _Record:
         if name is None or (name != key and (name in fields or name in values)):
             others[key] = value
         elif name in _TEXTS:
-            values[name] = _scalar(value)
+            text = _scalar(value)
+            values[name] = text and redaction.text(text)
         else:
             values[name] = msgspec.Raw(value)
     account = values.get("recipientAccountId")
@@ -438,7 +463,7 @@ def _tolerant(fields: dict[str, bytes]) -> _Record:
         if name in values:
             others[name] = bytes(values.pop(name))
     values["other"] = _json_object(others) if others else None
-    return _Record(**values)
+    return _Tolerated(**values)
 
 
 def _scalar(value: bytes) -> str | None:
@@ -465,39 +490,48 @@ def _hash(text: bytes) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def _damaged(source_file: str, position: int, piece: Damage, limits: Limits) -> Quarantined:
+def _damaged(reading: _Reading, position: int, piece: Damage) -> Quarantined:
     return Quarantined(
-        source_file,
+        reading.source_file,
         position,
         piece.reason,
         piece.detail,
-        _text(piece.text[: limits.raw]),
+        _kept(reading.redaction.fragment(_start(piece.text, reading), cut=piece.reason != "csv"), reading),
         len(piece.text) if piece.whole_bytes is None else piece.whole_bytes,
         _hash(piece.text),
     )
 
 
 def _set_aside(
-    source_file: str,
-    position: int,
-    refused: _Refused,
-    piece: bytes | msgspec.Raw,
-    limits: Limits,
-    looked: _Looked,
+    reading: _Reading, position: int, refused: _Refused, piece: bytes | msgspec.Raw, looked: _Looked
 ) -> Quarantined:
     text = bytes(piece)
+    redaction = reading.redaction
     return Quarantined(
-        source_file,
+        reading.source_file,
         position,
         refused.reason,
-        refused.detail,
-        _text(text[: limits.raw]),
+        redaction.text(refused.detail),
+        _kept(redaction.document(_start(text, reading).encode()).decode("utf-8", "replace"), reading),
         len(text),
         looked.record_hash,
         looked.event_id or None,
         looked.recipient_account_id or None,
         looked.event_time,
     )
+
+
+# How much more than is kept is looked at for secrets, so that one at the cut is seen whole.
+_MARGIN = 8192
+
+
+def _start(text: bytes, reading: _Reading) -> str:
+    return _text(text[: reading.limits.raw + _MARGIN])
+
+
+def _kept(text: str, reading: _Reading) -> str:
+    bound = reading.limits.raw
+    return text if len(text) * 4 <= bound else _text(text.encode()[:bound])
 
 
 def _text(data: bytes) -> str:
@@ -508,10 +542,10 @@ def _text(data: bytes) -> str:
 # ----------------------------------------------------------------------------------------- columns
 
 
-def _census_columns(source_file: str, accepted: _Accepted) -> list[list[Any]]:
+def _census_columns(reading: _Reading, accepted: _Accepted) -> list[list[Any]]:
     """The values of `CENSUS_COLUMNS` in their order."""
     return [
-        [source_file] * len(accepted.records),
+        [reading.source_file] * len(accepted.records),
         accepted.positions,
         accepted.event_ids,
         accepted.accounts,
@@ -522,12 +556,27 @@ def _census_columns(source_file: str, accepted: _Accepted) -> list[list[Any]]:
     ]
 
 
-def _event_columns(source_file: str, accepted: _Accepted, rules: PrincipalRules) -> list[list[Any]]:
+def _event_columns(reading: _Reading, accepted: _Accepted, rules: PrincipalRules) -> list[list[Any]]:
     """The values of `DECODED_COLUMNS` in their order."""
     records: list[_Record] = accepted.records
+    redaction = reading.redaction
     flag = _FLAGS.get
     # A column at a time: nothing is made for a record that the garbage collector would follow.
-    who = [_who(rules, r) for r in records]
+    who = [_who(rules, redaction, r) for r in records]
+    agents = redaction.texts([r.userAgent for r in records])
+    messages = redaction.texts([r.errorMessage for r in records])
+    nested = [
+        _nested([r.requestParameters for r in records]),
+        _nested([r.responseElements for r in records]),
+        _nested([r.additionalEventData for r in records]),
+        _nested([r.serviceEventDetails for r in records]),
+        _nested([r.resources for r in records]),
+        _nested([r.addendum for r in records]),
+        [r.other if type(r) is _Tolerated else _other(r) for r in records],
+    ]
+    tls = _nested([r.tlsDetails for r in records])
+    redaction.columns(nested, [tls])
+    request, response, additional, service, resources, addendum, other = nested
     return [
         accepted.times,
         [time // DAY for time in accepted.times],
@@ -543,8 +592,8 @@ def _event_columns(source_file: str, accepted: _Accepted, rules: PrincipalRules)
         [_command(r.eventSource, r.eventName) for r in records],
         [r.awsRegion for r in records],
         [r.sourceIPAddress for r in records],
-        [r.userAgent for r in records],
-        [None if (text := r.userAgent) is None else agent_family(text) for r in records],
+        agents,
+        [None if text is None else agent_family(text) for text in agents],
         [w.principal for w in who],
         [w.kind for w in who],
         [w.actor for w in who],
@@ -560,23 +609,23 @@ def _event_columns(source_file: str, accepted: _Accepted, rules: PrincipalRules)
         [w.created_at for w in who],
         [w.mfa for w in who],
         [r.errorCode or _sign_in_failure(r) for r in records],
-        [r.errorMessage for r in records],
-        [None if (text := r.errorMessage) is None else error_template(text) for r in records],
-        _nested([r.requestParameters for r in records]),
-        _nested([r.responseElements for r in records]),
-        _nested([r.additionalEventData for r in records]),
-        _nested([r.serviceEventDetails for r in records]),
-        _nested([r.resources for r in records]),
+        messages,
+        [None if text is None else error_template(text) for text in messages],
+        request,
+        response,
+        additional,
+        service,
+        resources,
         [w.session_context for w in who],
-        _nested([r.tlsDetails for r in records]),
-        _nested([r.addendum for r in records]),
-        [r.other or _other(r) for r in records],
+        tls,
+        addendum,
+        other,
         [r.requestID for r in records],
         [r.sharedEventID for r in records],
         [r.vpcEndpointId for r in records],
         [flag(r.sessionCredentialFromConsole) for r in records],
         accepted.hashes,
-        [source_file] * len(records),
+        [reading.source_file] * len(records),
         accepted.positions,
     ]
 
@@ -585,11 +634,11 @@ def _nested(values: list[msgspec.Raw]) -> list[bytes | None]:
     return [None if v is _NULL or (b := bytes(v)) == b"null" else b for v in values]
 
 
-def _who(rules: PrincipalRules, r: _Record) -> _Identity:
+def _who(rules: PrincipalRules, redaction: Redaction, r: _Record) -> _Identity:
     partition = _partition(r.awsRegion)
-    who = _identity(rules, bytes(r.userIdentity), partition)
+    who = _identity(rules, redaction, bytes(r.userIdentity), partition)
     if who.nameless:
-        return _identity(rules, b"", partition, r.eventSource, r.eventType)
+        return _identity(rules, redaction, b"", partition, r.eventSource, r.eventType)
     return who
 
 
@@ -655,44 +704,38 @@ class _Identity(NamedTuple):
 @lru_cache(maxsize=8192)
 def _identity(
     rules: PrincipalRules,
+    redaction: Redaction,
     identity: bytes,
     partition: str,
     event_source: str | None = None,
     event_type: str | None = None,
 ) -> _Identity:
-    raw = _identity_raw(identity)
-    fields = {key: _scalar(value) for key, value in raw.items()}
-    context = raw.get("sessioncontext")
-    session = _lowered(context)
-    issuer = {key: _scalar(value) for key, value in _lowered(session.get("sessionissuer")).items()}
-    attributes = {key: _scalar(value) for key, value in _lowered(session.get("attributes")).items()}
-    behalf = {key: _scalar(value) for key, value in _lowered(raw.get("onbehalfof")).items()}
-    arn, principal_id = fields.get("arn"), fields.get("principalid")
+    told = _plain_identity(redaction, identity) or _any_identity(redaction, identity)
+    arn, principal_id = told.arn, told.principal_id
     session_name = None
     if arn and ":assumed-role/" in arn and arn.count("/") >= 2:
         session_name = arn.rpartition("/")[2]
-    elif fields.get("type") == "AssumedRole" and principal_id and ":" in principal_id:
+    elif told.type == "AssumedRole" and principal_id and ":" in principal_id:
         session_name = principal_id.partition(":")[2]
     facts = IdentityFacts(
-        type=fields.get("type"),
+        type=told.type,
         arn=arn,
         principal_id=principal_id,
-        account_id=fields.get("accountid"),
-        user_name=fields.get("username"),
-        invoked_by=fields.get("invokedby"),
+        account_id=told.account_id,
+        user_name=told.user_name,
+        invoked_by=told.invoked_by,
         session_name=session_name,
-        source_identity=_scalar(session.get("sourceidentity", b"null")),
-        issuer_type=issuer.get("type"),
-        issuer_arn=issuer.get("arn"),
-        issuer_user_name=issuer.get("username"),
-        identity_provider=fields.get("identityprovider"),
-        on_behalf_of=behalf.get("userid"),
+        source_identity=told.source_identity,
+        issuer_type=told.issuer_type,
+        issuer_arn=told.issuer_arn,
+        issuer_user_name=told.issuer_user_name,
+        identity_provider=told.identity_provider,
+        on_behalf_of=told.on_behalf_of,
         partition=partition,
         event_source=event_source,
         event_type=event_type,
     )
     principal = rules.decide(facts)
-    created = attributes.get("creationdate")
     return _Identity(
         principal.principal,
         principal.kind,
@@ -703,13 +746,145 @@ def _identity(
         facts.account_id,
         facts.user_name or facts.issuer_user_name,
         facts.invoked_by,
-        fields.get("accesskeyid") or None,
+        told.access_key_id or None,
         facts.issuer_arn,
         session_name,
-        microseconds(created) if created else None,
-        _FLAGS.get(attributes.get("mfaauthenticated")),
-        context if context != b"null" else None,
+        microseconds(told.created) if told.created else None,
+        _FLAGS.get(told.mfa),
+        told.context if told.context != b"null" else None,
         not any(facts[:13]),
+    )
+
+
+class _Told(NamedTuple):
+    """What an identity says of itself, as text."""
+
+    type: str | None
+    arn: str | None
+    principal_id: str | None
+    account_id: str | None
+    user_name: str | None
+    invoked_by: str | None
+    source_identity: str | None
+    issuer_type: str | None
+    issuer_arn: str | None
+    issuer_user_name: str | None
+    identity_provider: str | None
+    on_behalf_of: str | None
+    access_key_id: str | None
+    created: str | None
+    mfa: str | None
+    context: bytes | None
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Part of an identity as CloudTrail delivers it; anything else gets the tolerant look."""
+
+
+class _Empty(_Plain):
+    pass
+
+
+class _Federation(_Plain):
+    federatedProvider: str | None = None
+    attributes: _Empty | None = None
+
+
+class _Issuer(_Plain):
+    type: str | None = None
+    principalId: str | None = None
+    arn: str | None = None
+    accountId: str | None = None
+    userName: str | None = None
+
+
+class _Attributes(_Plain):
+    creationDate: str | None = None
+    mfaAuthenticated: str | None = None
+
+
+class _Context(_Plain):
+    sessionIssuer: _Issuer | None = None
+    webIdFederationData: _Federation | None = None
+    attributes: _Attributes | None = None
+    sourceIdentity: str | None = None
+    ec2RoleDelivery: str | None = None
+
+
+class _PlainIdentity(_Plain):
+    type: str | None = None
+    principalId: str | None = None
+    arn: str | None = None
+    accountId: str | None = None
+    accessKeyId: _Short | None = None
+    userName: str | None = None
+    sessionContext: msgspec.Raw = _NULL
+    invokedBy: str | None = None
+    identityProvider: str | None = None
+
+
+_decode_identity = msgspec.json.Decoder(_PlainIdentity).decode
+_decode_context = msgspec.json.Decoder(_Context | None).decode
+_NO_CONTEXT, _NO_ISSUER, _NO_ATTRIBUTES = _Context(), _Issuer(), _Attributes()
+
+
+def _plain_identity(redaction: Redaction, identity: bytes) -> _Told | None:
+    """What an identity in the delivered form says; None for any other, and where it may hold a
+    secret (no name in the form is that of one)."""
+    try:
+        who = _decode_identity(identity)
+        session = _decode_context(who.sessionContext) or _NO_CONTEXT
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if redaction.looks_secret(identity, 1 if who.accessKeyId else 0):
+        return None
+    issuer = session.sessionIssuer or _NO_ISSUER
+    attributes = session.attributes or _NO_ATTRIBUTES
+    return _Told(
+        who.type,
+        who.arn,
+        who.principalId,
+        who.accountId,
+        who.userName,
+        who.invokedBy,
+        session.sourceIdentity,
+        issuer.type,
+        issuer.arn,
+        issuer.userName,
+        who.identityProvider,
+        None,
+        who.accessKeyId,
+        attributes.creationDate,
+        attributes.mfaAuthenticated,
+        None if who.sessionContext is _NULL else bytes(who.sessionContext),
+    )
+
+
+def _any_identity(redaction: Redaction, identity: bytes) -> _Told:
+    """What an identity of whatever form says."""
+    raw = _identity_raw(redaction.document(identity))
+    fields = {key: _scalar(value) for key, value in raw.items()}
+    session = _lowered(raw.get("sessioncontext"))
+    issuer = {key: _scalar(value) for key, value in _lowered(session.get("sessionissuer")).items()}
+    attributes = {key: _scalar(value) for key, value in _lowered(session.get("attributes")).items()}
+    behalf = {key: _scalar(value) for key, value in _lowered(raw.get("onbehalfof")).items()}
+    return _Told(
+        fields.get("type"),
+        fields.get("arn"),
+        fields.get("principalid"),
+        fields.get("accountid"),
+        fields.get("username"),
+        fields.get("invokedby"),
+        _scalar(session.get("sourceidentity", b"null")),
+        issuer.get("type"),
+        issuer.get("arn"),
+        issuer.get("username"),
+        fields.get("identityprovider"),
+        behalf.get("userid"),
+        fields.get("accesskeyid"),
+        attributes.get("creationdate"),
+        attributes.get("mfaauthenticated"),
+        raw.get("sessioncontext"),
     )
 
 

@@ -26,6 +26,7 @@ from raretrail.cloudtrail.decode import (
 )
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery
 from raretrail.cloudtrail.principals import PrincipalRules
+from raretrail.cloudtrail.redaction import Redaction
 from raretrail.tables import DECODED_COLUMNS, STAGED_CENSUS, Table
 from raretrail.warehouse import local_path
 
@@ -63,9 +64,15 @@ class ReadSettings(NamedTuple):
 Read = Callable[[Iterable[Opened]], Iterator["pa.RecordBatch"]]
 
 
-def read_census(spark: SparkSession, files: Sequence[FileInfo], settings: ReadSettings) -> DataFrame:
+def read_census(
+    spark: SparkSession, files: Sequence[FileInfo], redaction: Redaction, settings: ReadSettings
+) -> DataFrame:
     """`tables.STAGED_CENSUS` of the files."""
-    return _map_files(spark, files, {}, _census, STAGED_CENSUS, settings)
+
+    def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
+        yield from _census(opened, redaction)
+
+    return _map_files(spark, files, {}, read, STAGED_CENSUS, settings)
 
 
 def read_events(
@@ -74,6 +81,7 @@ def read_events(
     positions: Mapping[str, Positions],
     hashes: Mapping[str, str],
     rules: PrincipalRules,
+    redaction: Redaction,
     settings: ReadSettings,
 ) -> DataFrame:
     """`tables.DECODED_COLUMNS` of the files' records, without those of `positions`.
@@ -83,7 +91,7 @@ def read_events(
     """
 
     def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
-        yield from events_batches(_decoded(opened, hashes, rules), _ROWS)
+        yield from events_batches(_decoded(opened, hashes, rules, redaction), _ROWS)
 
     return _map_files(spark, files, positions, read, EVENTS_DECODED, settings)
 
@@ -94,12 +102,13 @@ def read_reused(
     positions: Mapping[str, Positions],
     hashes: Mapping[str, str],
     rules: PrincipalRules,
+    redaction: Redaction,
     settings: ReadSettings,
 ) -> DataFrame:
     """QUARANTINED_COLUMNS of the records that `positions` says reuse an id."""
 
     def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
-        for result in _decoded(opened, hashes, rules):
+        for result in _decoded(opened, hashes, rules, redaction):
             result.quarantined = [row for row in result.quarantined if row.reason == "id_reused"]
             yield quarantine_batch([result])
 
@@ -107,7 +116,10 @@ def read_reused(
 
 
 def _decoded(
-    opened: Iterable[Opened], hashes: Mapping[str, str], rules: PrincipalRules
+    opened: Iterable[Opened],
+    hashes: Mapping[str, str],
+    rules: PrincipalRules,
+    redaction: Redaction,
 ) -> Iterator[FileResult]:
     for file in opened:
         result = decode_file(
@@ -116,16 +128,17 @@ def _decoded(
             rules=rules,
             leave_out=frozenset(file.positions.leave_out),
             reused=frozenset(file.positions.reused),
+            redaction=redaction,
         )
         if file.error or result.content_hash != hashes[file.path]:
             raise OSError(f"{file.path}: changed while it was read; run again")
         yield result
 
 
-def _census(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
+def _census(opened: Iterable[Opened], redaction: Redaction) -> Iterator[pa.RecordBatch]:
     results: list[FileResult] = []
     for file in opened:
-        result = census(file.path, file.data)
+        result = census(file.path, file.data, redaction=redaction)
         if file.error:
             result.status, result.shape, result.detail, result.records = (
                 "unreadable",

@@ -34,6 +34,7 @@ from raretrail.cloudtrail.reading import (
     read_events,
     read_reused,
 )
+from raretrail.cloudtrail.redaction import Redaction, load_redaction
 from raretrail.errors import UsageError
 from raretrail.settings import Settings
 from raretrail.stages.locating import Geo, ensure_places, places_of
@@ -82,6 +83,7 @@ class Taking:
     warehouse: Warehouse
     geo: Geo
     rules: PrincipalRules
+    redaction: Redaction
     settings: Settings
     run_id: str
     now: datetime
@@ -112,7 +114,9 @@ def ingest(
     """
     if not settings.trail:
         raise UsageError("no trail to read: give --trail PATH or the setting trail")
-    taking = Taking(warehouse, geo, load_rules(settings.conf_file("principals.yml")), settings, run_id, now)
+    rules = load_rules(settings.conf_file("principals.yml"))
+    redaction = load_redaction(settings.conf_file("redaction.yml"))
+    taking = Taking(warehouse, geo, rules, redaction, settings, run_id, now)
     done = Ingested()
     listed = [file for root in settings.trail for file in list_files(warehouse, root, recent)]
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
@@ -241,7 +245,7 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
 
 
 def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:
-    census = read_census(taking.warehouse.spark, files, taking.read_settings)
+    census = read_census(taking.warehouse.spark, files, taking.redaction, taking.read_settings)
     if sum(file.bytes for file in files) <= taking.settings.ingest.driver_bytes and all(
         local_path(file.path) for file in files
     ):
@@ -281,7 +285,9 @@ def _write_quarantine(
     if reused:
         chosen = [info[path] for path in sorted(reused)]
         hashes = {path: facts[path]["content_hash"] for path in reused}
-        frames.append(read_reused(spark, chosen, reused, hashes, taking.rules, taking.read_settings))
+        frames.append(
+            read_reused(spark, chosen, reused, hashes, taking.rules, taking.redaction, taking.read_settings)
+        )
     for frame in frames:
         dates = spark.createDataFrame(
             [(path, day_of_delivery(path, file.modified_at)) for path, file in info.items()],
@@ -418,7 +424,15 @@ def _write_events(
         for file in chosen
     }
     hashes = {file.path: facts[file.path]["content_hash"] for file in chosen}
-    decoded = read_events(warehouse.spark, chosen, positions, hashes, taking.rules, taking.read_settings)
+    decoded = read_events(
+        warehouse.spark,
+        chosen,
+        positions,
+        hashes,
+        taking.rules,
+        taking.redaction,
+        taking.read_settings,
+    )
     places = places_of(warehouse, taking.geo.build).drop("located_at")
     address = F.coalesce("source_ip_address", F.lit(""))
     located = decoded.withColumn("address", address).join(
