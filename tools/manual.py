@@ -121,8 +121,8 @@ def settings_page() -> str:
         rows.append([_code(key), cell(_type_name(info)), _code(_yaml(value)), cell(comments.get(key, ""))])
     return (
         "# Settings\n\nWritten from `lib/raretrail/settings.py` and `conf/settings.yml`. `--conf` lays a "
-        "file, or a folder with `settings.yml`, `principals.yml`, `redaction.yml`, `detectors/` and `expectations/`, over "
-        "these defaults; options of the command line lie over both. An unknown key is refused. What "
+        "file, or a folder with `settings.yml`, `principals.yml`, `redaction.yml`, `detectors/` and "
+        "`expectations/`, over these defaults; options of the command line lie over both. An unknown key is refused. What "
         "applies, and where each value came from:\n\n"
         "```sh\nraretrail run --print-settings\n```\n\n"
         + _grid(["setting", "type", "default", "what it does"], rows)
