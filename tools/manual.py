@@ -122,8 +122,8 @@ def settings_page() -> str:
     return (
         "# Settings\n\nWritten from `lib/raretrail/settings.py` and `conf/settings.yml`. `--conf` lays a "
         "file, or a folder with `settings.yml`, `principals.yml`, `redaction.yml`, `detectors/` and "
-        "`expectations/`, over these defaults; options of the command line lie over both. An unknown key is refused. What "
-        "applies, and where each value came from:\n\n"
+        "`expectations/`, over these defaults; options of the command line lie over both. An unknown key "
+        "is refused. What applies, and where each value came from:\n\n"
         "```sh\nraretrail run --print-settings\n```\n\n"
         + _grid(["setting", "type", "default", "what it does"], rows)
         + "\nA duration is a number and s, m, h or d. The hash of the settings that decide results is in "
