@@ -33,13 +33,14 @@ except ImportError:  # a platform without wheels
 
 
 class Limits(NamedTuple):
-    """Bounds, in bytes. Of a file: its decompressed size, above which it is set aside as a whole
-    (memory is a small multiple of it). Of a record: its size as compact JSON. `raw` is how much of
-    the text of what is set aside is kept."""
+    """Bounds, in bytes. Of a file: its decompressed size, and how many `records` it may hold, above
+    which it is set aside as a whole (memory is a small multiple of it). Of a record: its size as
+    compact JSON. `raw` is how much of the text of what is set aside is kept."""
 
     file: int = 512 * 1024**2
     record: int = 4 * 1024**2
     raw: int = 1024**2
+    records: int = 1_000_000
 
 
 class Damage(NamedTuple):
@@ -66,6 +67,10 @@ class Document(NamedTuple):
 class _TooLarge(Exception):
     def __init__(self, start: bytes) -> None:
         self.start = start
+
+
+class _TooMany(Exception):
+    """More records than a file may hold."""
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -116,19 +121,40 @@ def read_document(data: bytes, limits: Limits, unwrap: str | None = None) -> Doc
     stripped = text.strip(_BLANK)
     if not stripped and tail is None:
         return Document("empty", "empty", "nothing but whitespace", [])
-
-    document = None
-    if tail is None and stripped[:1] in (b"{", b"["):
-        document = _whole(stripped, unwrap) or _lines(stripped, unwrap)
-    if document is None and tail is None:
-        document = _foreign(stripped)
-    if document is None:
-        document = _salvage(text, unwrap, notes, truncated=tail is not None)
+    try:
+        document = _taken_apart(text, stripped, limits, unwrap, notes, tail)
+    except _TooMany:
+        detail = f"more than {limits.records} records"
+        damage = Damage("too_large", detail, stripped[: limits.raw], len(stripped))
+        return Document("unknown", "taken", detail, [damage])
     if tail:
         document.pieces.append(Damage("not_json", "bytes after the gzip data", tail))
     if document.detail:
         notes.append(document.detail)
     return document._replace(detail="; ".join(notes) or None)
+
+
+def _taken_apart(
+    text: bytes, stripped: bytes, limits: Limits, unwrap: str | None, notes: list[str], tail: bytes | None
+) -> Document:
+    # A record takes some hundred bytes; a list of millions of items of a few bytes each would take
+    # many times the memory of its text before they could be counted.
+    signs = stripped.count(b",") + stripped.count(b"\n")
+    if signs > limits.records and signs * _SMALLEST_ITEM > len(stripped):
+        raise _TooMany
+    document = None
+    if tail is None and stripped[:1] in (b"{", b"["):
+        document = _whole(stripped, unwrap) or _lines(stripped, limits, unwrap)
+    if document is None and tail is None:
+        document = _foreign(stripped)
+    if document is None:
+        document = _salvage(text, limits, unwrap, notes, truncated=tail is not None)
+    if len(document.pieces) > limits.records:
+        raise _TooMany
+    return document
+
+
+_SMALLEST_ITEM = 12  # bytes, on average
 
 
 # ------------------------------------------------------------------------------------ compression
@@ -251,16 +277,18 @@ def _whole(text: bytes, unwrap: str | None) -> Document | None:
     return Document(shape, "taken" if pieces else "empty", None if pieces else "no records", pieces)
 
 
-def _lines(text: bytes, unwrap: str | None) -> Document | None:
+def _lines(text: bytes, limits: Limits, unwrap: str | None) -> Document | None:
     """The file as one JSON document a line; None if any line is not one."""
     pieces: list[Piece] = []
     lines = 0
     try:
-        for line in text.split(b"\n"):
+        for line in io.BytesIO(text):
             line = line.strip(_BLANK)
             if line:
                 lines += 1
                 pieces.extend(open_document(msgspec.json.format(line, indent=-1))[1])
+                if len(pieces) > limits.records:
+                    raise _TooMany
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if lines < 2:
@@ -417,7 +445,9 @@ def _blank_end(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _salvage(data: bytes, unwrap: str | None, notes: list[str], *, truncated: bool) -> Document:
+def _salvage(
+    data: bytes, limits: Limits, unwrap: str | None, notes: list[str], *, truncated: bool
+) -> Document:
     """Every whole record of a damaged file; what lies between them is set aside.
 
     After damage, reading goes on at the next object that starts with a key of a CloudTrail record
@@ -448,6 +478,8 @@ def _salvage(data: bytes, unwrap: str | None, notes: list[str], *, truncated: bo
         at = end
         if at >= len(text):
             break
+        if len(pieces) > limits.records:
+            raise _TooMany
         damaged_at = at
         head = _LIST_START.match(text, at)
         if head:
