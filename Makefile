@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow lint types docs build sbom format clean
+.PHONY: help setup demo test test-slow fuzz lint types docs build sbom format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,10 @@ test: ## Run the default tests (ARGS=... goes to pytest)
 test-slow: ## Run the tests marked slow
 	@$(SETUP) --dev
 	@.venv/bin/python -m pytest -m slow $(ARGS)
+
+fuzz: ## Put 100,000 hostile files through the decoder (ARGS=--count=N)
+	@$(SETUP) --dev
+	@.venv/bin/python tests/robustness/fuzz.py $(ARGS)
 
 lint: ## Check style with ruff
 	@$(SETUP) --dev

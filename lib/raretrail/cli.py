@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -148,6 +149,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--since", type=_moment, help="first event from this day or time (UTC)")
     export.add_argument("--published-since", type=_moment, help="published from then on; what a shipper asks")
     export.add_argument("--min-score", type=float)
+
+    verify = command("verify-trail", "hold the trail to its digests: altered and missing files", _verify_trail)
+    verify.add_argument("--trail", nargs="+", metavar="PATH", help="a trail's root or any folder below it")
+    verify.add_argument(
+        "--public-key",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="PEM, DER, or the answer of `aws cloudtrail list-public-keys`",
+    )
+    verify.add_argument("--warehouse", metavar="W", help="also write digest_results there")
+    verify.add_argument("--conf", metavar="PATH", help="settings that name the trail")
+    verify.add_argument("--format", choices=("text", "json"), default="text")
+    verify.add_argument("--all", action="store_true", help="list what is valid, too")
 
     report = command("report", "write one self-contained HTML page about a warehouse", _report)
     _add_look_options(report)
@@ -378,6 +393,35 @@ def _demo(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _verify_trail(arguments: argparse.Namespace) -> int:
+    from raretrail.cloudtrail.digests import load_keys
+    from raretrail.show.rows import rows_table
+    from raretrail.show.text import Screen, to_json
+    from raretrail.stages.verifying import verify_trail, write_results
+
+    settings, _ = _settings(arguments)
+    keys = load_keys(arguments.public_key)
+    rows = verify_trail(settings.trail, keys, datetime.now(UTC))
+    if arguments.warehouse:
+        from raretrail.warehouse import Warehouse
+
+        with _spark(settings) as spark:
+            write_results(Warehouse(spark, arguments.warehouse), rows)
+    wrong = [row for row in rows if row["status"] not in ("valid", "unproven")]
+    shown = rows if arguments.all else wrong
+    if arguments.format == "json":
+        for row in shown:
+            print(to_json(row))
+    else:
+        if shown:
+            sys.stdout.write(
+                rows_table(("kind", "status", "source_file", "detail"), shown, Screen.of(sys.stdout))
+            )
+        counts = Counter((row["kind"], row["status"]) for row in rows)
+        print(", ".join(f"{n:,} {kind}s {status}" for (kind, status), n in sorted(counts.items())))
+    return EXIT_HELD if wrong else EXIT_DONE
+
+
 def _sql(arguments: argparse.Namespace) -> int:
     from raretrail.show.rows import csv_lines, json_lines, rows_table
     from raretrail.show.text import Screen
@@ -572,7 +616,10 @@ def _say(arguments: argparse.Namespace, level: Level, message: str, **fields: An
     if arguments.log:
         arguments.log.write(level, message, **fields)
     else:
-        print(f"raretrail: {message}", file=sys.stderr)
+        from raretrail.show.text import inert
+
+        # Names of files, and what records hold, do nothing to the terminal.
+        print("raretrail:", "\n".join(map(inert, message.split("\n"))), file=sys.stderr)
 
 
 def _warn(arguments: argparse.Namespace, *messages: str | None) -> None:

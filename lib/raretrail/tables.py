@@ -363,6 +363,39 @@ INGEST_FILES = Table(
     partition_by=("file_date",),
 )
 
+DIGEST_STATUSES: dict[str, str] = {
+    "valid": "as CloudTrail delivered it: hash and signature hold",
+    "unproven": "nothing speaks against it, but the signature that would prove it is not here",
+    "altered": "its content or its place is not what was signed",
+    "missing": "named by a digest, and not there",
+    "unlisted": "a log file that no digest names, though digests cover its time",
+    "unreadable": "a digest that cannot be read",
+}
+
+DIGEST_RESULTS = Table(
+    "digest_results",
+    "What the trail's digests say of one of its files, as of the last `raretrail verify-trail`",
+    (
+        _c("source_file", "string", "The file, also where nothing lies there", arrival=True),
+        _c("kind", "string", "digest or log"),
+        _c("status", "string", "One of: " + ", ".join(DIGEST_STATUSES), arrival=True),
+        _c("detail", "string", "What exactly was found", arrival=True),
+        _c("digest_file", "string", "The digest that names it", arrival=True),
+        _c("recipient_account_id", "string", "Account, from the path"),
+        _c("aws_region", "string", "Region, from the path"),
+        _c(
+            "digest_start",
+            "timestamp",
+            "Start of the digest's time; of an unlisted file when it was delivered",
+        ),
+        _c("digest_end", "timestamp", "End of the digest's time"),
+        _c("expected_sha256", "string", "SHA-256 of the decompressed file that a digest names"),
+        _c("found_sha256", "string", "SHA-256 of the decompressed file that is there", arrival=True),
+        _c("checked_at", "timestamp", "When it was checked", arrival=True),
+    ),
+    key=("source_file",),
+)
+
 STAGED_CENSUS = Table(
     "staged_census",
     "What a batch of files holds, before duplicates are found: a row a record, a quarantined piece, a file",
@@ -944,6 +977,7 @@ ALL: tuple[Table, ...] = (
     EVENTS,
     QUARANTINE,
     INGEST_FILES,
+    DIGEST_RESULTS,
     PLACES,
     *FACTS,
     FIRST_USES,

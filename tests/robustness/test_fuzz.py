@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import fuzz
 import pytest
 
 from factories import record, to_json
+from raretrail.cli import main
+from raretrail.cloudtrail import accounting
 from raretrail.cloudtrail.decode import census
 from raretrail.cloudtrail.documents import Limits
+from raretrail.show.rows import csv_lines, json_lines, rows_table
+from raretrail.show.text import Screen
 
 MIB = 1024**2
 
@@ -145,3 +150,36 @@ def test_the_seeds_are_there() -> None:
     assert len(fuzz.seed_records()) >= 6
     if Path(fuzz.DATA).is_dir():
         assert len(fuzz.seed_records()) > 100
+
+
+# ---------------------------------------------------------------------------- what is printed is inert
+
+
+def _acting(text: str) -> set[str]:
+    return {c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}}
+
+
+@pytest.mark.parametrize("evil", [text for text in fuzz.HOSTILE if _acting(text)], ids=ascii)
+def test_hostile_names_act_on_no_terminal(
+    evil: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = evil.replace("/", "_").replace("\0", "")[:80] or "x"
+    row = {name: evil, "n": [evil], "m": {evil: evil}}
+    screen = Screen(width=90)
+    shown = [
+        rows_table(list(row), [row], screen),
+        "".join(json_lines(list(row), [row])),
+        "".join(csv_lines(list(row), [row])),
+    ]
+    assert [_acting(text.replace("\r\n", "\n")) for text in shown] == [set(), set(), set()]
+
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / f"{name}.json").write_bytes(to_json({"Records": [record(eventName=evil, userAgent=evil)]}))
+    assert accounting.main([str(folder)]) == 0
+    assert accounting.main([str(folder / "nowhere")]) == 2
+    assert main(["sql", "select 1", "--warehouse", str(folder)]) == 2
+    assert main(["verify-trail", "--trail", str(folder), "--public-key", str(folder / "key")]) == 2
+    printed = capsys.readouterr()
+    assert "raretrail: " in printed.err
+    assert _acting(printed.out + printed.err) == set()

@@ -109,6 +109,8 @@ def _sets(paths: list[str]) -> list[str]:
 
 def table(accounts: Iterable[Account]) -> str:
     """The accounts as a table of text, with a total."""
+    from raretrail.show.text import inert
+
     header = ("set", "files", "skipped", "empty", "records", "events", "duplicates", "quarantined")
     accounts = list(accounts)
     total = Account("total")
@@ -122,7 +124,7 @@ def table(accounts: Iterable[Account]) -> str:
         numbers = (one.files, one.skipped, one.empty, one.records, one.events, one.duplicates)
         lines.append(
             (
-                one.name,
+                inert(one.name),
                 *(f"{number:,}" for number in numbers),
                 f"{one.quarantined.total():,}",
                 "yes" if one.balances else "NO",
@@ -152,7 +154,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         accounts = account(_sets(options.folder), options.unwrap)
     except UsageError as error:
-        sys.stderr.write(f"{error}\n")
+        from raretrail.show.text import inert
+
+        sys.stderr.write(f"{inert(error)}\n")
         return error.exit_code
     sys.stdout.write(table(accounts) + "\n")
     return 0 if all(one.balances for one in accounts) else 1

@@ -73,7 +73,7 @@ def csv_lines(columns: Sequence[str], rows: Iterator[Mapping[str, Any]]) -> Iter
     """A header and the rows; a text that a spreadsheet would take for a formula gets a quote before."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow([_harmless(name) for name in columns])
     for row in rows:
         writer.writerow([_harmless(row[name]) for name in columns])
         yield out.getvalue()
