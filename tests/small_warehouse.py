@@ -336,6 +336,10 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
     return {
         "runs": [history, scheduled],
         "ingest_files": [file, unreadable],
+        "digest_results": [
+            {"source_file": file["source_file"], "kind": "log", "status": "valid",
+             "recipient_account_id": ACCOUNT, "aws_region": "eu-west-1", "checked_at": file["ingested_at"]},
+        ],
         "quarantine": [set_aside],
         "data_quality": [
             {**checked, "suite": "events", "expectation": "some_events", "success": True,
