@@ -150,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--published-since", type=_moment, help="published from then on; what a shipper asks")
     export.add_argument("--min-score", type=float)
 
-    verify = command("verify-trail", "hold the trail to its digests: altered and missing files", _verify_trail)
+    verify = command(
+        "verify-trail", "hold the trail to its digests: altered and missing files", _verify_trail
+    )
     verify.add_argument("--trail", nargs="+", metavar="PATH", help="a trail's root or any folder below it")
     verify.add_argument(
         "--public-key",
