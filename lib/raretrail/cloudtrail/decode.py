@@ -90,7 +90,7 @@ class FileResult:
     `records` counts records and pieces of damage: each is among `columns`, left out, or
     quarantined. `columns` holds a list of values for each of `DECODED_COLUMNS` (or
     `CENSUS_COLUMNS`) in their order, times as microseconds and days since 1970, nested JSON as
-    bytes.
+    bytes. Nested JSON is as delivered: `redaction` is done a column at a time by `events_batches`.
     """
 
     source_file: str
@@ -102,6 +102,7 @@ class FileResult:
     records: int = 0
     columns: list[list[Any]] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
+    redaction: Redaction | None = None
 
     @property
     def accepted(self) -> int:
@@ -308,6 +309,7 @@ def _read(
         document.status,
         document.shape,
         document.detail,
+        redaction=reading.redaction,
     )
     path_account = lru_cache(maxsize=1)(lambda: describe(source_file).account)
     set_aside = result.quarantined
@@ -565,18 +567,6 @@ def _event_columns(reading: _Reading, accepted: _Accepted, rules: PrincipalRules
     who = [_who(rules, redaction, r) for r in records]
     agents = redaction.texts([r.userAgent for r in records])
     messages = redaction.texts([r.errorMessage for r in records])
-    nested = [
-        _nested([r.requestParameters for r in records]),
-        _nested([r.responseElements for r in records]),
-        _nested([r.additionalEventData for r in records]),
-        _nested([r.serviceEventDetails for r in records]),
-        _nested([r.resources for r in records]),
-        _nested([r.addendum for r in records]),
-        [r.other if type(r) is _Tolerated else _other(r) for r in records],
-    ]
-    tls = _nested([r.tlsDetails for r in records])
-    redaction.columns(nested, [tls])
-    request, response, additional, service, resources, addendum, other = nested
     return [
         accepted.times,
         [time // DAY for time in accepted.times],
@@ -611,15 +601,15 @@ def _event_columns(reading: _Reading, accepted: _Accepted, rules: PrincipalRules
         [r.errorCode or _sign_in_failure(r) for r in records],
         messages,
         [None if text is None else error_template(text) for text in messages],
-        request,
-        response,
-        additional,
-        service,
-        resources,
+        _nested([r.requestParameters for r in records]),
+        _nested([r.responseElements for r in records]),
+        _nested([r.additionalEventData for r in records]),
+        _nested([r.serviceEventDetails for r in records]),
+        _nested([r.resources for r in records]),
         [w.session_context for w in who],
-        tls,
-        addendum,
-        other,
+        _nested([r.tlsDetails for r in records]),
+        _nested([r.addendum for r in records]),
+        [r.other if type(r) is _Tolerated else _other(r) for r in records],
         [r.requestID for r in records],
         [r.sharedEventID for r in records],
         [r.vpcEndpointId for r in records],
@@ -915,35 +905,47 @@ def census_batch(results: Iterable[FileResult]) -> pa.RecordBatch:
 
 
 def events_batch(results: Iterable[FileResult]) -> pa.RecordBatch:
-    """The records of `decode_file` results as one batch of `DECODED_COLUMNS`.
+    """The records of `decode_file` results as one batch of `DECODED_COLUMNS`, without secrets.
 
     A string column of a batch holds 2 GiB; for more than some thousand records use
     `events_batches`.
     """
-    return _batch(_joined(results, DECODED_COLUMNS), DECODED_COLUMNS)
+    results = list(results)
+    return _batch(_joined(results, DECODED_COLUMNS), DECODED_COLUMNS, _redaction(results))
 
 
 def events_batches(
     results: Iterable[FileResult], rows: int = 10_000, text_bytes: int = 256 * 1024**2
 ) -> Iterator[pa.RecordBatch]:
-    """The records of `decode_file` results as batches of `DECODED_COLUMNS`.
+    """The records of `decode_file` results as batches of `DECODED_COLUMNS`, without secrets.
 
     A batch is full at `rows` records, or once the largest texts in it, requests and responses,
     reach `text_bytes`. Results are taken one by one: memory holds one file and one batch.
     """
     pending: list[list[Any]] = [[] for _ in DECODED_COLUMNS]
     size = 0
+    redaction: Redaction | None = None
     for result in results:
+        if pending[0] and result.redaction is not redaction:
+            yield _batch(pending, DECODED_COLUMNS, redaction)
+            pending, size = [[] for _ in DECODED_COLUMNS], 0
+        redaction = result.redaction
         start, sizes = 0, _sizes(result)
         for end in range(1, len(sizes) + 1):
             size += sizes[end - 1]
             if len(pending[0]) + end - start >= rows or size >= text_bytes:
                 _extend(pending, result, start, end)
-                yield _batch(pending, DECODED_COLUMNS)
+                yield _batch(pending, DECODED_COLUMNS, redaction)
                 pending, size, start = [[] for _ in DECODED_COLUMNS], 0, end
         _extend(pending, result, start, len(sizes))
     if pending[0]:
-        yield _batch(pending, DECODED_COLUMNS)
+        yield _batch(pending, DECODED_COLUMNS, redaction)
+
+
+def _redaction(results: list[FileResult]) -> Redaction:
+    """The rules that results share, which they must."""
+    [redaction] = {result.redaction or default_redaction() for result in results} or {default_redaction()}
+    return redaction
 
 
 _LARGE = [i for i, c in enumerate(DECODED_COLUMNS) if c.name in ("request_parameters", "response_elements")]
@@ -974,7 +976,15 @@ def quarantine_batch(results: Iterable[FileResult]) -> pa.RecordBatch:
     return _batch([[row[i] for row in rows] for i in range(len(QUARANTINED_COLUMNS))], QUARANTINED_COLUMNS)
 
 
-def _batch(values: list[list[Any]], columns: tuple[Column, ...]) -> pa.RecordBatch:
+# What holds nested JSON, as delivered until it is made into a batch.
+_NESTED_COLUMNS = frozenset(
+    ("request_parameters", "response_elements", "additional_event_data", "service_event_details")
+) | {"resources", "tls_details", "addendum", "other_fields"}
+
+
+def _batch(
+    values: list[list[Any]], columns: tuple[Column, ...], redaction: Redaction | None = None
+) -> pa.RecordBatch:
     import pyarrow as pa
 
     kinds = {
@@ -988,5 +998,8 @@ def _batch(values: list[list[Any]], columns: tuple[Column, ...]) -> pa.RecordBat
     for column, of_column in zip(columns, values, strict=True):
         stored, shown = kinds[column.type]
         array = pa.array(of_column, stored)
+        if column.name in _NESTED_COLUMNS:
+            changed = (redaction or default_redaction()).column(of_column, array)
+            array = array if changed is None else pa.array(changed, stored)
         arrays.append(array.view(shown) if shown else array)
     return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])

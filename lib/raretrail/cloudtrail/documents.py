@@ -139,7 +139,8 @@ def _taken_apart(
 ) -> Document:
     # A record takes some hundred bytes; a list of millions of items of a few bytes each would take
     # many times the memory of its text before they could be counted.
-    signs = stripped.count(b",") + stripped.count(b"\n")
+    small = len(stripped) <= limits.records
+    signs = 0 if small else stripped.count(b",") + stripped.count(b"\n")
     if signs > limits.records and signs * _SMALLEST_ITEM > len(stripped):
         raise _TooMany
     document = None

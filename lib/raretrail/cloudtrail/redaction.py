@@ -1,24 +1,26 @@
 """Secrets are taken out of what is read, by the rules of `conf/redaction.yml`.
 
 What a secret is called and what it looks like are looked for in a way that costs little where there
-is none: a few short texts (`needles`), of which one is in every secret's name or look, are searched
-in the joined text of a column. Only documents that hold one are read closely. All else in a document
-stays byte for byte as delivered. Hashes of content are taken before, by whoever calls.
+is none: Arrow's matcher goes over a column once; elsewhere a few short texts (`needles`), of which
+one is in every secret's name or look, are searched. Only documents that hold one are read closely.
+All else in a document stays byte for byte as delivered. Hashes of content are taken before, by
+whoever calls.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in typeshed
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from raretrail.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MARKER = "[redacted]"
 _MARKER_JSON = b'"[redacted]"'
@@ -80,6 +82,7 @@ class Redaction:
         )
         self._damaged = tuple(re.compile(pattern) for pattern in tree["damaged"])
         self._needles, self._ends = _name_needles(tree["keys"])
+        self._scan = _scan(tree["keys"], [part for shape in self._shapes for part in shape.contains])
         self._looks = tuple(
             (part.encode(), re.compile(shape.pattern.pattern.encode()))
             for shape in self._shapes
@@ -96,39 +99,23 @@ class Redaction:
     def __reduce__(self) -> tuple[type[Redaction], tuple[str]]:
         return Redaction, (self._rules,)
 
-    def columns(
-        self, columns: Sequence[list[bytes | None]], alike: Sequence[list[bytes | None]] = ()
-    ) -> None:
-        """Take secrets out of columns of JSON texts, in place. `alike`: further columns, of a few
-        texts that come again and again."""
-        texts = [text for column in columns for text in column if text is not None]
-        for column in alike:
-            texts += [text for text in set(column) if text is not None]
-        joined = b"\n".join(texts)
-        small = joined.lower()
-        hits = self._hits(joined, small)
-        if not hits:
-            return
-        suspects: set[int] = set()
-        ends = list(accumulate(len(text) + 1 for text in texts))
-        for needle in hits:
-            within = small if needle in self._ends else joined
-            at = within.find(needle)
-            while at >= 0:
-                number = bisect_right(ends, at)
-                suspects.add(number)
-                at = within.find(needle, ends[number])
-        changed = {}
-        for text in {texts[number] for number in suspects}:
-            new = self._simple(text, hits)
-            if new is None and self._is_suspect(text, hits):
+    def column(self, texts: Sequence[bytes | None], array: pa.StringArray) -> list[bytes | None] | None:
+        """A column of JSON texts, which is also there as `array`, without secrets; None where it has
+        none. One pass of Arrow's matcher finds the few that are worth reading here."""
+        import pyarrow.compute as pc
+
+        suspects = pc.indices_nonzero(pc.match_substring_regex(array, self._scan)).to_pylist()
+        changed: list[bytes | None] | None = None
+        for at in suspects:
+            text = texts[at]
+            assert text is not None
+            new = self._simple(text)
+            if new is None and self._is_suspect(text):
                 new = self._document(text, 0)
             if new is not None and new != text:
-                changed[text] = new
-        if changed:
-            for column in (*columns, *alike):
-                if not changed.keys().isdisjoint(column):
-                    column[:] = [changed.get(text, text) for text in column]  # type: ignore[arg-type]
+                changed = changed or list(texts)
+                changed[at] = new
+        return changed
 
     def texts(self, column: Sequence[str | None]) -> list[str | None]:
         """A column of texts, most of which come again and again, without secrets."""
@@ -169,33 +156,33 @@ class Redaction:
 
     # ------------------------------------------------------------------------------------ closely
 
-    def _hits(self, text: bytes, small: bytes | None = None) -> list[bytes]:
-        """The needles that a text (or the same in small letters) holds: without one it holds no
-        secret."""
-        small = text.lower() if small is None else small
+    def _hits(self, text: bytes) -> list[bytes]:
+        """The needles that a text holds: without one it holds no secret."""
+        small = text.lower()
         hits = [needle for needle in self._needles if needle in small]
         return hits + [part for part, _ in self._looks if part in text]
 
-    def _is_suspect(self, text: bytes, needles: Sequence[bytes] | None = None) -> bool:
+    def _is_suspect(self, text: bytes) -> bool:
         """Does a text hold the end of a secret's name, or what looks like a secret, or a letter
         spelt as an escape?"""
-        for needle in self._hits(text) if needles is None else needles:
+        for needle in self._hits(text):
             if needle in self._ends:
                 if self._ends[needle].search(text.translate(_SMALL, _JOINTS)):
                     return True
-            elif needle in text:
+            else:
                 plain = text.replace(b"\\", b"")
                 if any(look.search(plain) for part, look in self._looks if part == needle):
                     return True
         return False
 
-    def _simple(self, text: bytes, needles: Sequence[bytes]) -> bytes | None:
+    def _simple(self, text: bytes) -> bytes | None:
         """A document in which all that is suspect are names of plain strings, without what is
         secret; None for any other. Several times as fast as `_document`."""
         if b"\\" in text:
             return None
         # As many ends of secret names as there are must stand in names of strings.
-        patterns = {self._ends[needle] for needle in needles if needle in self._ends}
+        low = text.lower()
+        patterns = {self._ends[needle] for needle in self._needles if needle in low}
         small = text.translate(_SMALL, _JOINTS)
         ends = sum(len(pattern.findall(small)) for pattern in patterns)
         found: list[_Piece] = []
@@ -367,6 +354,16 @@ def _name_needles(keys: Sequence[str]) -> tuple[tuple[bytes, ...], dict[bytes, r
     }
     patterns[rb"\u00"] = re.compile(rb"\\u00[4-7]")
     return tuple(patterns), patterns
+
+
+def _scan(keys: Sequence[str], looks: Sequence[str]) -> str:
+    """A pattern in the language of RE2 that is found in every JSON text with a secret."""
+    names = []
+    for key in keys:
+        name = "[-_. ]?".join(_WORDS.findall(key))
+        names.append(name if key.endswith("*") else name + r"""(?:["'\\=:>\s]|$)""")
+    parts = [re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", look) for look in looks]
+    return "(?i:" + "|".join(names) + ")|" + "|".join([*parts, r"\\u00[4-7]"])
 
 
 def _parts(words: Sequence[str]) -> set[str]:
