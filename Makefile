@@ -1,9 +1,9 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow fuzz lint types docs build sbom format clean
+.PHONY: help setup demo test test-slow fuzz lint types docs build sbom format clean bench bench-detection
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv with everything, tests and linters included
 	@$(SETUP) --dev
@@ -37,6 +37,15 @@ docs: ## Build the manual into site/
 	@$(SETUP) --dev
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet $(ARGS)
 	@echo "the manual is site/index.html"
+
+bench: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
+	@$(SETUP) --dev
+	@.venv/bin/python bench/speed.py $(ARGS)
+
+bench-detection: ## Recall at a budget on simulated organisations (about an hour; ARGS=--seeds=21)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m detection --cache ../.cache/bench --seeds 21,22,23,24,25 \
+		--scorer detection.engine:score --scorer detection.prototype:score $(ARGS)
 
 build: ## Build wheel and source distribution into dist/
 	@$(SETUP) --dev

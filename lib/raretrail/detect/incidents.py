@@ -1,4 +1,4 @@
-"""Incidents: findings of one actor in one place, close in time."""
+"""Incidents: findings of one actor in one place, or from one address range new to all, close in time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from raretrail.baseline.uses import prefix_of
 from raretrail.detect.candidates import where_bits, with_bits
 from raretrail.detect.findings import to_first_ids
 
@@ -16,6 +17,7 @@ _COMMANDS_SHOWN = 50
 _BURST_BITS = 2.0
 _LARGEST = ("place", "network", "prefix", "jump", "agent", "host")
 _FROM_STRANGEST = (
+    "place",
     "principal",
     "principal_kind",
     "geo_status",
@@ -35,23 +37,41 @@ _FROM_STRANGEST = (
 
 
 def with_incident_id(findings: DataFrame, gap: timedelta) -> DataFrame:
-    """findings plus incident_id: the anomaly_id of the earliest of a chain without a longer gap.
+    """findings plus incident_id: the anomaly_id of the earliest finding of the incident.
 
-    A chain is of one actor and place; each finding begins at most `gap` after the latest end of
-    those before it.
+    Findings of one actor in one place, each beginning at most `gap` after the latest end of those
+    before, are one incident. So are those of several actors from one address prefix that nobody used
+    before its day, as close in time: a sign-in, the session it began and the role that took over are
+    several identities and one visit.
     """
-    order = Window.partitionBy("actor", "place").orderBy("first_time", "anomaly_id")
+    fresh = (F.col("prefix_principals") == 0) & (F.col("principal_prefix_days") == 0)
+    range_new_to_all = F.coalesce(F.when(fresh, prefix_of()), F.col("anomaly_id"))
+    rows = _chained(findings.drop("incident_id"), ("actor", "place"), gap, "visit")
+    rows = _chained(rows.withColumn("prefix", range_new_to_all), ("prefix",), gap, "stay")
+    # Visits that share a stay are one incident, and so are stays that share a visit. Two rounds of taking
+    # the least name reach every visit that is a stay away from a neighbour; windows alone do it.
+    rows = rows.withColumn("joined", F.col("visit"))
+    for shared in ("stay", "visit", "stay", "visit"):
+        rows = rows.withColumn("joined", F.min("joined").over(Window.partitionBy(shared)))
+    together = Window.partitionBy("joined").orderBy("first_time", "anomaly_id")
+    return rows.withColumn("incident_id", F.first("anomaly_id").over(together)).drop(
+        "visit", "stay", "prefix", "joined"
+    )
+
+
+def _chained(rows: DataFrame, keys: tuple[str, ...], gap: timedelta, name: str) -> DataFrame:
+    """rows plus `name`: the anomaly_id of the first of a chain of one key without a longer gap."""
+    order = Window.partitionBy(*keys).orderBy("first_time", "anomaly_id")
     before = order.rowsBetween(Window.unboundedPreceding, -1)
     ended = F.max("last_time").over(before)
     begins = ended.isNull() | (
         F.col("first_time") > ended + F.make_dt_interval(secs=F.lit(gap.total_seconds()))
     )
-    chain = Window.partitionBy("actor", "place", "chain").orderBy("first_time", "anomaly_id")
+    chain = Window.partitionBy(*keys, "chain").orderBy("first_time", "anomaly_id")
     return (
-        findings.drop("incident_id")
-        .withColumn("begins", begins.cast("int"))
+        rows.withColumn("begins", begins.cast("int"))
         .withColumn("chain", F.sum("begins").over(order.rowsBetween(Window.unboundedPreceding, 0)))
-        .withColumn("incident_id", F.first("anomaly_id").over(chain))
+        .withColumn(name, F.first("anomaly_id").over(chain))
         .drop("begins", "chain")
     )
 
@@ -60,43 +80,60 @@ def to_incidents(findings: DataFrame) -> DataFrame:
     """One row an incident, of findings with incident_id: the columns of `tables.INCIDENTS` but those
     of `to_incident_events`, score, severity, quality, alerted_at and run_id; and bucket_start, bucket_end.
 
-    Its bits come from the most surprising terms of its findings, whichever finding has them; of the
-    hour the least, since who begins late may end in an hour that is theirs. Every further command that
-    surprises raises what by half the log2 of their number, so that a burst counts once but raises its
-    incident.
+    Its bits are those of its most surprising actor: of the most surprising terms of the actor's findings,
+    whichever finding has them; of the hour the least, since who begins late may end in an hour that is
+    theirs. Every command that surprises raises what by half the log2 of 1 + their number, so that a
+    burst counts once but raises its incident.
     """
     strangest = F.struct("bits", F.hash("anomaly_id"))
-    commands = (
-        findings.groupBy("incident_id", "command")
-        .agg(F.max("command_bits").alias("command_bits"), F.max("bits").alias("bits"))
+    surprising = F.when(F.col("command_bits") > _BURST_BITS, F.col("command"))
+    by_actor = (
+        findings.groupBy("incident_id", "actor")
+        .agg(
+            *[F.max(f"{term}_bits").alias(f"{term}_bits") for term in _LARGEST],
+            F.min("hour_bits").alias("hour_bits"),
+            F.max("what_bits").alias("most"),
+            F.count_distinct(surprising).alias("surprising"),
+            F.max("maturity").alias("maturity"),
+        )
+        .withColumn("where_bits", where_bits("place_bits", "network_bits", "prefix_bits", "jump_bits"))
+        .withColumn("how_bits", F.round(F.col("agent_bits") + F.col("hour_bits") + F.col("host_bits"), 6))
+        .withColumn("what_bits", F.round(F.col("most") + 0.5 * F.log2(1 + F.col("surprising")), 6))
+        .transform(with_bits)
         .groupBy("incident_id")
         .agg(
-            F.sort_array(F.collect_list(F.struct("bits", "command")), asc=False).alias("ranked"),
-            F.count_if(F.col("command_bits") > _BURST_BITS).alias("surprising"),
+            F.max_by(
+                F.struct("actor", "where_bits", "how_bits", "what_bits", "bits"), F.struct("bits", "actor")
+            ).alias("worst")
         )
+        .select("incident_id", "worst.*")
     )
-    gathered = findings.groupBy("incident_id", "actor", "place").agg(
-        F.max_by(F.struct(*_FROM_STRANGEST), strangest).alias("strangest"),
+    commands = (
+        findings.groupBy("incident_id", "command")
+        .agg(F.max("bits").alias("bits"))
+        .groupBy("incident_id")
+        .agg(F.sort_array(F.collect_list(F.struct("bits", "command")), asc=False).alias("ranked"))
+    )
+    own = (
+        findings.join(by_actor.select("incident_id", "actor"), ["incident_id", "actor"])
+        .groupBy("incident_id")
+        .agg(F.max_by(F.struct(*_FROM_STRANGEST), strangest).alias("strangest"))
+    )
+    gathered = findings.groupBy("incident_id").agg(
         _distinct("recipient_account_id").alias("recipient_account_ids"),
         _distinct("source_ip_address").alias("source_ip_addresses"),
         _distinct("network").alias("networks"),
         _distinct("detector").alias("detectors"),
+        _distinct("principal").alias("principals"),
         F.min("bucket_start").alias("bucket_start"),
         F.max("bucket_end").alias("bucket_end"),
-        _distinct("principal").alias("principals"),
-        *[F.max(f"{term}_bits").alias(f"{term}_bits") for term in _LARGEST],
-        F.min("hour_bits").alias("hour_bits"),
-        F.max("what_bits").alias("strangest_what"),
-        F.max("maturity").alias("maturity"),
         F.count(F.lit(1)).alias("findings"),
     )
     return (
         gathered.join(commands, "incident_id")
+        .join(by_actor, "incident_id")
+        .join(own, "incident_id")
         .withColumn("first_date", F.to_date("bucket_start"))
-        .withColumn("where_bits", where_bits("place_bits", "network_bits", "prefix_bits", "jump_bits"))
-        .withColumn("how_bits", F.round(F.col("agent_bits") + F.col("hour_bits") + F.col("host_bits"), 6))
-        .withColumn("what_bits", F.round(F.col("strangest_what") + 0.5 * F.log2(1 + F.col("surprising")), 6))
-        .transform(with_bits)
         .withColumn("commands", F.slice(F.col("ranked.command"), 1, _COMMANDS_SHOWN))
         .select("*", "strangest.*")
         .withColumn(
@@ -112,20 +149,15 @@ def to_incidents(findings: DataFrame) -> DataFrame:
                 ),
             ).otherwise(F.col("summary")),
         )
-        .drop("strangest", "strangest_what", "ranked", "surprising", "maturity", "hour_bits")
-        .drop(*[f"{term}_bits" for term in _LARGEST])
+        .drop("strangest", "ranked")
     )
 
 
-def to_incident_events(incidents: DataFrame, events: DataFrame) -> DataFrame:
-    """(incident_id, event_count, first_time, last_time, evidence_event_ids): all events of the
-    incident's actor from its addresses in the buckets from its first finding to its last."""
-    spans = incidents.select(
-        "incident_id",
-        "actor",
-        "bucket_start",
-        "bucket_end",
-        F.explode("source_ip_addresses").alias("source_ip_address"),
+def to_incident_events(findings: DataFrame, events: DataFrame) -> DataFrame:
+    """(incident_id, event_count, first_time, last_time, evidence_event_ids): all events of the incident's
+    actors from the addresses of their findings, from the first bucket with one to the last."""
+    spans = findings.groupBy("incident_id", "actor", "source_ip_address").agg(
+        F.min("bucket_start").alias("bucket_start"), F.max("bucket_end").alias("bucket_end")
     )
     shown = events.select(
         "event_time",

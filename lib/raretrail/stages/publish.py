@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
+from raretrail.baseline.uses import prefix_of
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.detect.rank import to_calibrations, with_score
 from raretrail.quality.gate import Gate
@@ -20,6 +21,8 @@ from raretrail.warehouse import Warehouse
 
 # A chain of findings is followed back so far when a new one may join it.
 _CHAIN_DAYS = 35
+# An address range is new on its day only, and what comes from it then may reach into the next.
+_JOINING_DAYS = 2
 # What makes a published finding another than it was.
 _REVISED_BY = ("bits", "event_count", "evidence_event_ids")
 
@@ -58,23 +61,31 @@ def publish(
     published = _as_published(staged, before, quality, now)
     in_window = F.expr(window.holds("bucket_start"))
     stay = before.where(~in_window | _held(gate))
-    untouched = stay.join(
-        staged.select("actor", "place").union(before.where(in_window).select("actor", "place")).distinct(),
-        ["actor", "place"],
-        "left_semi",
+    # What may chain with what the run found: of the same actors, and lately from the same address ranges.
+    moving = staged.select("actor", prefix_of().alias("prefix")).unionByName(
+        before.where(in_window).select("actor", prefix_of().alias("prefix"))
     )
+    lately = F.col("bucket_date") >= F.lit(window.days[0] - timedelta(days=_JOINING_DAYS))
+    ranges = (
+        stay.where(lately)
+        .select("actor", prefix_of().alias("prefix"))
+        .join(moving.select("prefix").distinct(), "prefix", "left_semi")
+    )
+    actors = moving.select("actor").unionByName(ranges.select("actor")).distinct()
+    untouched = stay.join(actors, "actor", "left_semi")
     chained = warehouse.stage(
         "chained",
         with_incident_id(
             published.unionByName(untouched.select(*published.columns)), settings.score.incident_gap
         ),
     )
-    incidents = to_incidents(chained)
-    calibrations = _calibrated(warehouse, settings, stay, incidents, window.days, judged)
     moved = chained.join(
         before.select("anomaly_id", F.col("incident_id").alias("was_in")), "anomaly_id", "left"
     )
     fresh = moved.where(in_window | (F.col("incident_id") != F.col("was_in"))).drop("was_in")
+    chained = chained.join(fresh.select("incident_id").distinct(), "incident_id", "left_semi")
+    incidents = to_incidents(chained)
+    calibrations = _calibrated(warehouse, settings, stay, incidents, window.days, judged)
     # One commit: what the run found, what moved to another incident, what no longer stands.
     warehouse.merge(
         ANOMALIES,
@@ -86,7 +97,8 @@ def publish(
         "quality", F.lit(quality)
     )
     run_ids = chained.groupBy("incident_id").agg(F.max("run_id").alias("run_id"))
-    counts = _publish_incidents(warehouse, settings, window, scored.join(run_ids, "incident_id"), now, alert)
+    scored = scored.join(run_ids, "incident_id")
+    counts = _publish_incidents(warehouse, settings, window, chained, scored, now, alert)
     return replace(counts, findings=staged.count())
 
 
@@ -119,6 +131,7 @@ def _publish_incidents(
     warehouse: Warehouse,
     settings: Settings,
     window: Window,
+    findings: DataFrame,
     incidents: DataFrame,
     now: datetime,
     alert: bool,
@@ -142,7 +155,7 @@ def _publish_incidents(
         F.col("event_date").between(F.lit(span["start"].date()), F.lit(span["end"].date()))
     )
     known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at")
-    rows = incidents.join(to_incident_events(incidents, events), "incident_id", "left").join(
+    rows = incidents.join(to_incident_events(findings, events), "incident_id", "left").join(
         known, "incident_id", "left"
     )
     due = F.col("alerted_at").isNull() & (F.col("score") >= settings.alerts.min_score) & F.lit(alert)
