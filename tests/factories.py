@@ -6,6 +6,7 @@ import copy
 import gzip
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from itertools import count
 from typing import Any
 
@@ -65,6 +66,31 @@ def record(overrides: dict[str, Any] | None = None, **more: Any) -> dict[str, An
             inside = inside.setdefault(parent, {})
         _lay(inside, key, value, path.startswith("userIdentity"))
     return made
+
+
+def call(user: str, command: str, address: str, at: datetime, **more: Any) -> dict[str, Any]:
+    """A record of an IAM user's call, from its own long-lived key: `call("ana", "iam:GetUser", ...)`."""
+    service, _, name = command.partition(":")
+    account = "111122223333"
+    return record(
+        {
+            "userIdentity.type": "IAMUser",
+            "userIdentity.principalId": f"AIDA{user.upper()}",
+            "userIdentity.arn": f"arn:aws:iam::{account}:user/{user}",
+            "userIdentity.userName": user,
+            "userIdentity.accountId": account,
+            "userIdentity.accessKeyId": f"AKIA{user.upper()}",
+            "userIdentity.sessionContext": ABSENT,
+            "eventSource": f"{service}.amazonaws.com",
+            "eventName": name,
+            "sourceIPAddress": address,
+            "eventTime": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "recipientAccountId": account,
+            "userAgent": "aws-cli/2.15.0 Python/3.11.6 Linux/6.1",
+            "readOnly": name.startswith(("Get", "List", "Describe")),
+            **more,
+        }
+    )
 
 
 def _lay(inside: dict[str, Any], key: str, value: Any, over: bool) -> None:

@@ -164,7 +164,10 @@ def _facts(events: list[Row]) -> dict[str, list[Row]]:
     ]  # fmt: skip
     failed = [row for row in told if row.get("error_code")]
     return {
-        "presence_daily": _counted(told, *who, "command", "source_ip_address", "outcome"),
+        "presence_daily": [
+            {**row, "hours": 1 << row["first_time"].hour | 1 << row["last_time"].hour}
+            for row in _counted(told, *who, "command", "source_ip_address", "outcome")
+        ],
         "agent_daily": _counted(told, *who, "agent_family"),
         "hour_daily": _counted(told, *who, "hour"),
         "moves_daily": [
@@ -242,6 +245,14 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
              "new_days": 4, "first_uses": [2, 1, 0, 0, 0, 0], "baseline_days": (JUDGED - FIRST).days}
             for d in [*values, "error"]
         ],
+        "baseline_error_hour": [
+            {"as_of": JUDGED, "scope": "organization", "value": "", "hour_of_week": 81, "error_quarters": 2,
+             "kinds": 3, "kinds_squared": 5},
+        ],
+        "baseline_city_action": [
+            {"as_of": JUDGED, "city_name": "Amsterdam", "event_name": name, "weight": weight}
+            for name, weight in (("ListUsers", 14.2), ("CreateRole", 3.9))
+        ],
         "first_uses": [
             {"event_date": rows[0]["event_date"], "identity": p, "dimension": "command", "value": c,
              "others": 0, "active_days": 0, "is_actor": True}
@@ -261,7 +272,8 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "place_principals": 0, "network_principals": 0, "agent_principals": 0, "command_principals": 0,
         "command_days": 0, "place_days": 0, "command_place_days": 0, "nearest_place": "Amsterdam, NL",
         "nearest_place_km": 9488.0, "place_given_command_bits": 14.0, "place_bits": 5.4, "network_bits": 0.0,
-        "agent_bits": 8.0, "command_bits": 5.2, "error_bits": 0.0, "where_bits": 5.4, "how_bits": 8.0,
+        "agent_bits": 8.0, "command_bits": 5.2, "error_bits": 0.0, "elastic_record_score": 0.0,
+        "elastic_probability": 0.68, "where_bits": 5.4, "how_bits": 8.0,
         "what_bits": 5.2, "maturity": 1.0, "score": 82.5, "bits": 23.9, "severity": "high",
     }  # fmt: skip
     found: list[Row] = []

@@ -250,7 +250,16 @@ def _detector(detector: Detector) -> str:
         f"## {detector.name}\n\n**{cell(detector.title)}.** {cell(detector.description)}\n\n"
         + _grid(["", ""], rows)
         + (f"\nWhat to do: {cell(detector.runbook)}\n" if detector.runbook else "")
+        + _examples(detector)
     )
+
+
+def _examples(detector: Detector) -> str:
+    if not detector.examples:
+        return ""
+    told = (("Finds", detector.examples.positive), ("Leaves", detector.examples.negative))
+    lines = [f"- {verb}: {cell(example.why)}." for verb, examples in told for example in examples]
+    return "\nExamples, executed by a test:\n\n" + "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------------------------------- checks

@@ -157,6 +157,38 @@ class Technique(Model):
     version: str
 
 
+class Use(Model):
+    """What somebody does in an example: calls of these commands from a city, a minute apart.
+
+    In a history it is done on each of the last `days` days, or on every `every`-th of these. line tells
+    networks of one city apart. With error each call fails with it, refused by name.
+    """
+
+    who: str
+    commands: Annotated[list[str], Field(min_length=1)]
+    city: str
+    line: Annotated[int, Field(ge=1)] = 1
+    tool: str | None = None
+    error: str | None = None
+    days: Annotated[int, Field(ge=1)] = 1
+    every: Annotated[int, Field(ge=1)] = 1
+
+
+class Example(Model):
+    """What happens within an hour, and why the detector finds it or leaves it."""
+
+    why: str
+    events: Annotated[list[Use], Field(min_length=1)]
+
+
+class Examples(Model):
+    """What a detector finds and what it leaves, told on one history; tests execute them."""
+
+    history: list[Use] = []
+    positive: Annotated[list[Example], Field(min_length=1)]
+    negative: Annotated[list[Example], Field(min_length=1)]
+
+
 class Detector(Model):
     """One detector: which terms must be how surprising for a bucket to become its finding.
 
@@ -177,6 +209,7 @@ class Detector(Model):
     attack: list[Technique] = []
     runbook: str = ""
     enabled: bool = True
+    examples: Examples | None = None
 
 
 class KnownNetwork(Model):
@@ -244,6 +277,8 @@ class Settings(Model):
         tree = self.model_dump(
             mode="json", exclude={"trail", "warehouse", "spark", "monitoring", "conf_dirs"}
         )
+        for detector in tree["detectors"]:
+            del detector["examples"]  # they decide nothing
         tree["files"] = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._deciding_files()
         }

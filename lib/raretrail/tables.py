@@ -445,6 +445,7 @@ PRESENCE_DAILY = Table(
         _c("source_ip_address", "string", "Address as written; empty where missing"),
         _c("outcome", "string", "Empty for success, else the error code"),
         *_COUNTED,
+        _c("hours", "int", "In which hours, UTC: the bit of hour h, from 0, is set"),
     ),
     key=(
         "event_date",
@@ -684,6 +685,37 @@ BASELINE_DIMENSION = Table(
     retain_days=35,
 )
 
+BASELINE_ERROR_HOUR = Table(
+    "baseline_error_hour",
+    "How many kinds of error a quarter of an hour has had, by hour of the week, over the last 90 days",
+    (
+        _AS_OF,
+        _c("scope", "string", "actor, account or organization"),
+        _c("value", "string", "The actor or account; empty for the organization"),
+        _c("hour_of_week", "int", "Hours since Monday midnight, UTC"),
+        _c("error_quarters", "bigint", "Quarter hours that had an error"),
+        _c("kinds", "bigint", "Sum over these of their distinct error codes and templates"),
+        _c("kinds_squared", "bigint", "Sum over these of the square of that number"),
+    ),
+    key=("as_of", "scope", "value", "hour_of_week"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+BASELINE_CITY_ACTION = Table(
+    "baseline_city_action",
+    "What an API action weighs in its city in the model of Elastic's job, for the score kept beside ours",
+    (
+        _AS_OF,
+        _c("city_name", "string", "City, English name; those of one name fall together, as there"),
+        _c("event_name", "string", "API action without its service, as there"),
+        _c("weight", "double", "Hours it was seen in the last 90 days, decayed by the city's active hours"),
+    ),
+    key=("as_of", "city_name", "event_name"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
 BASELINES = (
     BASELINE_PRESENCE,
     BASELINE_COMMAND_PLACE,
@@ -692,6 +724,8 @@ BASELINES = (
     BASELINE_IDENTITY_VALUE,
     BASELINE_IDENTITY,
     BASELINE_DIMENSION,
+    BASELINE_ERROR_HOUR,
+    BASELINE_CITY_ACTION,
 )
 
 # --------------------------------------------------------------------------------------- findings
@@ -747,10 +781,38 @@ _TERMS: tuple[Column, ...] = (
     _c("host_bits", "double", "Surprise of a person on a hoster's network new to them"),
     _c("command_bits", "double", "Surprise of the command, raised by its sensitivity where it is new"),
     _c("error_bits", "double", "Surprise of the error code"),
+    _c(
+        "spike_bits",
+        "double",
+        "Surprise of the kinds of error in the quarter hour; empty but for findings of a spike",
+    ),
+    _c(
+        "spike_count",
+        "bigint",
+        "Kinds of error in it, distinct codes and message templates; outside an actor's own scope "
+        "all those of the leading actor count as one",
+    ),
+    _c("spike_expected", "double", "Kinds expected in a quarter hour of this hour that has an error"),
+    _c("spike_scope", "string", "Where they were counted: actor, account or organization"),
+    _c("distinct_messages", "bigint", "Distinct messages as written in it, organisation-wide"),
     _c("where_bits", "double", "place_bits + network_bits + prefix_bits / 2 + jump_bits"),
     _c("how_bits", "double", "agent_bits + hour_bits + host_bits"),
-    _c("what_bits", "double", "The greater of command_bits and error_bits"),
+    _c("what_bits", "double", "The greatest of command_bits, error_bits and spike_bits"),
     _c("maturity", "double", "0..1: how far their history can be trusted"),
+)
+
+_ELASTIC: tuple[Column, ...] = (
+    _c(
+        "elastic_record_score",
+        "double",
+        "The most Elastic's job for cities would give this command here in this hour, 0-100; "
+        "empty without a city",
+    ),
+    _c(
+        "elastic_probability",
+        "double",
+        "Its probability there: that of an action no more likely, given the city",
+    ),
 )
 
 _SCORE: tuple[Column, ...] = (
@@ -784,6 +846,7 @@ _FINDING: tuple[Column, ...] = (
     _c("known_network", "string", "The organisation's name for the network (conf/networks.yml)"),
     _c("known_network_kind", "string", "office, vpn, vendor, hosting or hostile"),
     *_TERMS,
+    *_ELASTIC,
     *_SCORE,
     _c("rule_severity", "string", "Severity of the detector's rule"),
     _c("risk_score", "int", "Risk score of the detector's rule"),

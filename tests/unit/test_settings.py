@@ -40,3 +40,16 @@ def test_hash_moves_with_every_file_that_decides_results(tmp_path: Path, name: s
     usual, _ = load_settings()
     changed, _ = load_settings(conf=str(folder(tmp_path, **{name: text})))
     assert usual.hash != changed.hash
+
+
+def test_examples_of_a_detector_leave_the_hash_as_it_is() -> None:
+    settings, _ = load_settings()
+    assert any(detector.examples for detector in settings.detectors)
+
+    def changed(**how: object) -> str:
+        # Of fresh settings, since a copy of those whose hash was asked for keeps it.
+        detectors = [detector.model_copy(update=how) for detector in settings.detectors]
+        return load_settings()[0].model_copy(update={"detectors": detectors}).hash
+
+    assert changed(examples=None) == settings.hash
+    assert changed(enabled=False) != settings.hash

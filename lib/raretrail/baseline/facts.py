@@ -32,7 +32,10 @@ def to_presence_daily(events: DataFrame) -> DataFrame:
         "command",
         _known("source_ip_address").alias("source_ip_address"),
         _known("error_code").alias("outcome"),
-    ).agg(*_counted())
+    ).agg(
+        *_counted(),
+        F.bit_or(F.call_function("shiftleft", F.lit(1), F.hour("event_time"))).alias("hours"),
+    )
 
 
 def to_agent_daily(events: DataFrame) -> DataFrame:

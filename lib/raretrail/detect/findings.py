@@ -29,8 +29,13 @@ def anomaly_id(detector: Column) -> Column:
 
 
 def picks(detector: Detector) -> Column:
-    """Whether the detector picks a candidate (a row with every term)."""
+    """Whether the detector picks a candidate (a row with every term).
+
+    A spike is a row beside the candidate that leads it: for detectors that ask for it, and no other.
+    """
+    spiking = F.col("spike_bits").isNotNull()
     condition = F.col("bits") >= detector.floor
+    condition = condition & (spiking if "spike" in detector.requires else ~spiking)
     for term, least in sorted(detector.requires.items()):
         condition = condition & (F.coalesce(F.col(f"{term}_bits"), F.lit(0.0)) >= least)
     if detector.geo_status:
@@ -133,36 +138,28 @@ def sentence() -> Column:
         (F.col("error_code") != "") & (F.col("error_bits") > 0),
         F.concat(F.lit("first "), F.col("error_code"), F.lit(" for them")),
     )
+    spike = F.when(
+        F.col("spike_bits").isNotNull(),
+        F.concat(
+            F.col("spike_count").cast("string"),
+            F.lit(" kinds of error in 15 minutes "),
+            F.when(F.col("spike_scope") == "actor", "by them")
+            .when(F.col("spike_scope") == "account", "in the account")
+            .otherwise("in the organisation"),
+            F.lit(", "),
+            F.format_number("spike_expected", 1),
+            F.lit(" usual"),
+        ),
+    )
     young = F.when(F.col("maturity") < 1, F.concat(F.lit("young principal: "), _plural(days, "active day")))
-    return F.concat_ws("; ", opening, where, jump, prefix, hosting, how, hour, own, failed, young)
+    return F.concat_ws("; ", opening, spike, where, jump, prefix, hosting, how, hour, own, failed, young)
 
 
 def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
     """(anomaly_id, evidence_event_ids): the first events of each finding, in order of time."""
-    keys = findings.select(
-        "anomaly_id",
-        "bucket_start",
-        "bucket_end",
-        "recipient_account_id",
-        "principal",
-        "actor",
-        "command",
-        "source_ip_address",
-        "error_code",
-    )
-    shown = events.select(
-        "event_time",
-        "event_id",
-        "recipient_account_id",
-        "principal",
-        "actor",
-        "command",
-        F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
-        F.coalesce("error_code", F.lit("")).alias("error_code"),
-        F.window("event_time", "1 hour")["start"].alias("bucket_start"),
-    )
+    # Buckets are hours or quarters of one: joined by the hour, then held to the bucket.
     on = [
-        "bucket_start",
+        "hour",
         "recipient_account_id",
         "principal",
         "actor",
@@ -170,7 +167,26 @@ def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:
         "source_ip_address",
         "error_code",
     ]
-    return to_first_ids(shown.join(keys, on), "anomaly_id", EVIDENCE_PER_FINDING)
+    keys = findings.select(
+        "anomaly_id",
+        "bucket_start",
+        "bucket_end",
+        F.date_trunc("HOUR", "bucket_start").alias("hour"),
+        *on[1:],
+    )
+    shown = events.select(
+        "event_time",
+        "event_id",
+        F.date_trunc("HOUR", "event_time").alias("hour"),
+        "recipient_account_id",
+        "principal",
+        "actor",
+        "command",
+        F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
+        F.coalesce("error_code", F.lit("")).alias("error_code"),
+    )
+    within = (F.col("event_time") >= F.col("bucket_start")) & (F.col("event_time") < F.col("bucket_end"))
+    return to_first_ids(shown.join(keys, on).where(within), "anomaly_id", EVIDENCE_PER_FINDING)
 
 
 def to_first_ids(rows: DataFrame, key: str, most: int) -> DataFrame:

@@ -35,6 +35,7 @@ _TERMS = (
     ("tool", "agent_bits", "{principal_agent_days} days with {agent_family}; {agent_principals} others with it"),
     ("command", "command_bits", "{principal_command_days} days with {command}; {command_principals} others with it"),
     ("error", "error_bits", "{principal_error_days} days with {error_code}; {error_principals} others with it"),
+    ("spike", "spike_bits", "{spike_count} kinds of error in 15 minutes; {spike_expected:.1f} usual"),
     ("place given command", "place_given_command_bits", "{command_place_days} of the command's {command_days} days from here"),
     ("command given place", "command_given_place_bits", "{command_place_days} of the place's {place_days} days with it"),
 )  # fmt: skip

@@ -75,4 +75,6 @@ def _what(row: Row) -> list[str]:
         )  # fmt: skip
     if row.get("error_code") and (row.get("error_bits") or 0) > 0:
         told.append(f"first {row['error_code']}")
+    if (row.get("spike_bits") or 0) > 0:
+        told.append(f"{row['spike_count']} kinds of error in 15 minutes")
     return told

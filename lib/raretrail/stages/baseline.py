@@ -27,16 +27,21 @@ from raretrail.baseline.snapshot import (
     to_snapshot,
 )
 from raretrail.baseline.uses import to_jumps, to_pairs, to_uses, with_places
+from raretrail.detect.elastic import to_city_hours, to_weights
+from raretrail.detect.spike import to_error_hours, to_error_quarters, to_habits
 from raretrail.stages.locating import Geo, ensure_places, places_of
 from raretrail.tables import (
     AGENT_DAILY,
+    BASELINE_CITY_ACTION,
     BASELINE_COMMAND_COUNTRY,
     BASELINE_COMMAND_PLACE,
     BASELINE_DIMENSION,
+    BASELINE_ERROR_HOUR,
     BASELINE_IDENTITY,
     BASELINE_IDENTITY_VALUE,
     BASELINE_PRESENCE,
     BASELINE_VALUE,
+    ERROR_QUARTER_HOUR,
     FIRST_USES,
     HOUR_DAILY,
     MOVES_DAILY,
@@ -198,13 +203,20 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
     warehouse.replace(BASELINE_PRESENCE, fold.withColumn("as_of", F.lit(as_of)), this_day)
     stored = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(as_of))
     start = as_of - timedelta(days=WINDOW_DAYS)
-    placed = warehouse.stage("fold", with_places(stored, places_of(warehouse, geo.build)))
+    places = places_of(warehouse, geo.build)
+    placed = warehouse.stage("fold", with_places(stored, places))
     agents = between(warehouse.read(AGENT_DAILY), start, as_of)
     hours = between(warehouse.read(HOUR_DAILY), start, as_of)
     jumps = located_jumps(warehouse, geo, start, as_of)
     uses = warehouse.stage("folded_uses", to_folded_uses(placed, agents, hours, jumps, as_of))
     first_uses = between(warehouse.read(FIRST_USES), start, as_of)
     snapshot = to_snapshot(placed, uses, first_uses, as_of, first)
+    shown = to_city_hours(between(warehouse.read(PRESENCE_DAILY), start, as_of), places)
+    weights = to_weights(shown.withColumn("as_of", F.unix_date(F.lit(as_of))))
+    warehouse.replace(BASELINE_CITY_ACTION, weights.withColumn("as_of", F.lit(as_of)), this_day)
+    errors = between(warehouse.read(ERROR_QUARTER_HOUR), start, as_of)
+    failed = to_error_hours(to_error_quarters(errors)).withColumn("as_of", F.unix_date(F.lit(as_of)))
+    warehouse.replace(BASELINE_ERROR_HOUR, to_habits(failed).withColumn("as_of", F.lit(as_of)), this_day)
     # The dimension table goes last: a snapshot counts as stored only once all of it is.
     for field, table in _SNAPSHOT.items():
         rows = getattr(snapshot, field).withColumn("as_of", F.lit(as_of))

@@ -14,6 +14,7 @@ from raretrail.baseline.uses import prefix_of
 from raretrail.detect.candidates import to_candidates, to_jump_ends, to_lookup, with_terms
 from raretrail.detect.findings import to_evidence, to_findings
 from raretrail.detect.sensitivity import load_levels
+from raretrail.detect.spike import with_spikes
 from raretrail.detect.surprise import to_surprises
 from raretrail.geo.networks import hosting_names, with_known_network
 from raretrail.settings import Settings
@@ -24,7 +25,9 @@ from raretrail.stages.baseline import (
     stored_days,
     stored_history,
 )
+from raretrail.stages.elastic import with_record_scores
 from raretrail.stages.locating import Geo, places_of
+from raretrail.stages.spikes import spikes_of
 from raretrail.tables import (
     BASELINE_IDENTITY_VALUE,
     EVENTS,
@@ -57,11 +60,12 @@ class Window:
         return sorted(days)
 
     def holds(self, column: str) -> str:
-        """SQL that holds for a bucket start within the window."""
+        """SQL that holds for a start within the window, of a bucket or of a quarter of one."""
         within = f"({column} >= {_time(self.start)} AND {column} < {_time(self.end)})"
         if not self.late:
             return within
-        return f"({within} OR {column} IN ({', '.join(map(_time, sorted(self.late)))}))"
+        hour = f"date_trunc('HOUR', {column})"
+        return f"({within} OR {hour} IN ({', '.join(map(_time, sorted(self.late)))}))"
 
 
 def bucket_of(time: datetime) -> datetime:
@@ -91,7 +95,8 @@ def score(
     uses, where the run has them already, are those of the window's days and the history before.
     """
     places = places_of(warehouse, geo.build)
-    history, known_places = _history(warehouse, geo, window.days, uses)
+    stored = uses is None and _is_stored(warehouse, window.days)
+    history, known_places = _history(warehouse, geo, window.days, uses, stored)
     new_places = history.identity_values.where("dimension = 'place' AND days_90 = 0").select(
         "as_of", "identity", "value"
     )
@@ -112,6 +117,8 @@ def score(
         )
         .drop("located_at")
     )
+    ages = history.dimensions.groupBy("as_of").agg(F.max("baseline_days").alias("baseline_days"))
+    spikes = spikes_of(warehouse, window_events(warehouse, window), ages, window.days, stored=stored)
     candidates = (
         to_candidates(window_events(warehouse, window))
         .join(F.broadcast(placed), "source_ip_address", "left")
@@ -123,6 +130,7 @@ def score(
             load_levels(settings.conf_file("sensitivity.yml")),
             hosting_names(settings.conf_file("hosting.yml")),
         )
+        .transform(with_spikes, spikes)
     )
     findings = (
         to_findings(candidates, settings.detectors)
@@ -134,12 +142,15 @@ def score(
                 "score": F.lit(None).cast("double"),
                 "severity": F.lit(None).cast("string"),
                 "evidence_event_ids": F.lit(None).cast("array<string>"),
+                "elastic_probability": F.lit(None).cast("double"),
+                "elastic_record_score": F.lit(None).cast("double"),
             }
         )
     )
     warehouse.replace(STAGED_ANOMALIES, findings)
     staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids")
     evidence = to_evidence(staged, window_events(warehouse, window))
+    staged = with_record_scores(staged, warehouse, geo, window.days, stored=stored)
     warehouse.replace(STAGED_ANOMALIES, staged.join(evidence, "anomaly_id", "left"))
     return warehouse.read(STAGED_ANOMALIES).count()
 
@@ -151,10 +162,10 @@ def _jumps(warehouse: Warehouse, geo: Geo, window: Window) -> DataFrame:
 
 
 def _history(
-    warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUses | None
+    warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUses | None, stored: bool
 ) -> tuple[History, DataFrame]:
     """What was known before each day, and the places known then (identity, value, day)."""
-    if uses is None and len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse)):
+    if stored:
         parts = [stored_history(warehouse, geo, day) for day in days]
         known = (
             warehouse.read(BASELINE_IDENTITY_VALUE)
@@ -168,6 +179,11 @@ def _history(
     judged = F.col("as_of").isin(*[(day - date(1970, 1, 1)).days for day in days])
     only = History(**{f.name: getattr(history, f.name).where(judged) for f in fields(History)})
     return only, uses.known.where("dimension = 'place'").select("identity", "value", "day")
+
+
+def _is_stored(warehouse: Warehouse, days: list[date]) -> bool:
+    """Whether few days are judged, and by snapshots that are there."""
+    return len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse))
 
 
 def _together(parts: list[History]) -> History:

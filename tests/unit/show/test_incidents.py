@@ -177,6 +177,11 @@ def test_a_young_principal_is_said_to_be_young() -> None:
     assert reasons([finding(maturity=0.5, principal_active_days=2)])[-1] == "only 2 days of history"
 
 
+def test_a_spike_of_errors_is_said_with_its_count() -> None:
+    assert "25 kinds of error in 15 minutes" in reasons([finding(spike_bits=8.0, spike_count=25)])
+    assert not any("15 minutes" in told for told in reasons([finding(spike_bits=None, spike_count=None)]))
+
+
 def test_which_incidents_a_page_shows() -> None:
     assert range_line(0, 1, 0) == "no incidents"
     assert range_line(3, 1, 3) == "3 incidents, most unusual first"
