@@ -25,6 +25,8 @@ Row = Mapping[str, Any]
 NAMED = ("incident_id", "anomaly_id")
 EQUAL = ("detector", "principal", "command", "place", "network", "recipient_account_id")
 SCOPE = (*NAMED, *EQUAL, "source_ip_address")
+# Columns of an incident that come of what people say.
+STATE_COLUMNS = ("state", "assignee", "verdict", "verdict_by", "verdict_at", "suppressed_by")
 # Clocks differ between machines; what is further ahead would outlast every later word.
 _AHEAD = timedelta(hours=1)
 
@@ -302,6 +304,11 @@ def to_incident_states(findings: DataFrame, rules: Sequence[Rule]) -> DataFrame:
             "closed_at",
         )
     )
+
+
+def with_states(incidents: DataFrame, states: DataFrame) -> DataFrame:
+    """incidents with the columns of `to_incident_states` in place of their own."""
+    return incidents.drop(*STATE_COLUMNS).join(states, "incident_id", "left")
 
 
 def _latest(field: str, order: Column, counts: Column) -> Column:
