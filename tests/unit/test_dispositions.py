@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from raretrail.detect.dispositions import Rule, to_incident_states, to_rules, with_suppressed_by
+from raretrail.detect.dispositions import to_incident_states, with_suppressed_by
+from raretrail.detect.rules import Rule, to_rules
 
 NOW = datetime(2026, 2, 20, 12, tzinfo=UTC)
 AT = datetime(2026, 2, 20, 9, tzinfo=UTC)

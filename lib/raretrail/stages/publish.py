@@ -10,9 +10,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
-from raretrail.detect.dispositions import Rule, to_incident_states, with_states, with_suppressed_by
+from raretrail.detect.dispositions import to_incident_states, with_states, with_suppressed_by
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.detect.rank import to_calibrations, with_score
+from raretrail.detect.rules import Rule
 from raretrail.quality.gate import Gate
 from raretrail.settings import Settings
 from raretrail.stages.score import Window

@@ -321,7 +321,7 @@ def _lay_on(this: Run, said: Said, earlier: list[dict[str, Any]]) -> None:
     """What was said since the last run reaches what is published already."""
     if said.is_news(earlier):
         with this.stage("verdicts"):
-            reach = max(this.as_of.date(), this.span[1].date()) if this.span else this.as_of.date()
+            reach = min(this.as_of, this.span[1]).date() if this.span else this.as_of.date()
             this.record["counts"]["marked_again"] = lay_on(this.warehouse, said.rules, reach)
     this.record["input_versions"] = dict(said.versions)
 

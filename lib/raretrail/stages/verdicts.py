@@ -11,13 +11,11 @@ from pyspark.sql import functions as F
 
 from raretrail.detect.dispositions import (
     STATE_COLUMNS,
-    Rule,
-    named_incidents,
     to_incident_states,
-    to_rules,
     with_states,
     with_suppressed_by,
 )
+from raretrail.detect.rules import Rule, named_incidents, to_rules
 from raretrail.settings import Settings
 from raretrail.tables import ANOMALIES, CHANGE_WINDOWS, DISPOSITIONS, INCIDENTS
 from raretrail.warehouse import Warehouse

@@ -1,0 +1,156 @@
+"""From an incident to a verdict to the run that heeds it, with the tables the command line writes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from test_main_job import AMSTERDAM, BILBAO, _deliver, _record
+
+from raretrail.cli import main
+from raretrail.errors import EXIT_DONE
+from raretrail.settings import load_settings
+from raretrail.stages.run import run
+from raretrail.tables import ANOMALIES, CHANGE_WINDOWS, DISPOSITIONS, INCIDENTS
+from raretrail.warehouse import Warehouse
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+FIRST, LAST = date(2026, 1, 1), date(2026, 1, 12)
+
+
+def _noon(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+
+
+def _deliver_days(root: Path) -> None:
+    for n in range((LAST - FIRST).days + 1):
+        day = FIRST + timedelta(days=n)
+        records = [
+            _record("ana", "iam:GetUser", AMSTERDAM, _noon(day)),
+            _record("ben", "iam:GetUser", AMSTERDAM, _noon(day)),
+        ]
+        _deliver(root, day, "a", records)
+
+
+def test_a_verdict_is_heeded_by_the_next_run(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trail, where = tmp_path / "trail", str(tmp_path / "w")
+    _deliver_days(trail)
+    conf = tmp_path / "conf.yml"
+    conf.write_text("alerts: {min_score: 1}")  # a month of quiet would give the first incident a higher score
+    settings, _ = load_settings(str(conf), {"trail": [str(trail)], "warehouse": where})
+    warehouse = Warehouse(spark, where)
+
+    def play(hour: int, name: str | None, command: str = "iam:CreateUser") -> dict[str, Any]:
+        """Run at an hour past noon of the last day; with a name, a call from Bilbao was delivered."""
+        at = _noon(LAST) + timedelta(hours=hour)
+        if name:
+            _deliver(trail, LAST, name, [_record("ana", command, BILBAO, at - timedelta(minutes=20))])
+        ended = run(spark, settings, as_of=at)
+        assert ended.exit_code == EXIT_DONE
+        counts: dict[str, Any] = ended.record["counts"] | {"messages": " ".join(ended.messages)}
+        return counts
+
+    def say(*arguments: str) -> str:
+        capsys.readouterr()
+        assert main([*arguments, "--warehouse", where, "--conf", str(conf)]) == EXIT_DONE, (
+            capsys.readouterr().err
+        )
+        return capsys.readouterr().out
+
+    def incidents() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in say("incidents", "--format", "json").splitlines()]
+
+    first = play(1, "b")
+    assert (first["alerts"], first["suppressed"]) == (1, 0)
+    (incident,) = incidents()
+    assert (incident["state"], incident["verdict"]) == ("open", None)
+    scores = {row.anomaly_id: row.score for row in warehouse.read(ANOMALIES).collect()}
+
+    # Benign, and what is like it is suppressed: then the same principal comes from the same place again.
+    identifier = incident["incident_id"]
+    told = say("verdict", identifier[:8], "benign", "--reason", "on holiday", "--suppress", "--author", "bo")
+    assert "benign, closed" in told
+    again = play(7, "c", "iam:CreateAccessKey")
+    assert again["marked_again"] == len(scores) > 0, "what is there is marked too"
+    assert again["suppressed"] == again["published"] > 0
+    assert (again["incidents"], again["alerts"], again["alerts_cut"]) == (1, 0, 0)
+    row = warehouse.read(INCIDENTS).where(f"incident_id = '{identifier}'").collect()[0]
+    assert (row.state, row.verdict, row.verdict_by) == ("closed", "benign", "bo")
+    assert incidents() == []
+    assert len(say("incidents", "--suppressed", "--format", "json").splitlines()) == 2
+    (report,) = [json.loads(line) for line in say("suppressed", "--format", "json").splitlines()]
+    assert report["findings"] == warehouse.read(ANOMALIES).count()
+    assert (report["incidents"], report["would_alert"]) == (2, 2)
+
+    # Withdrawn, it marks no more; a window entered afterwards reaches back; a row nobody can use is
+    # reported and ignored. The run has nothing else to do.
+    say("suppress", "--withdraw", report["id"], "--reason", "over")
+    start, end = _noon(LAST).isoformat(), (_noon(LAST) + timedelta(hours=3)).isoformat()
+    say("window", "add", "--principal", "ana", "--from", start, "--to", end, "--reason", "drill")
+    table = warehouse.name(DISPOSITIONS)
+    spark.sql(
+        f"INSERT INTO {table} (disposition_id, source_ip_address, suppress, reason, author, created_at) "
+        "SELECT uuid(), '10.0.0.0/64', true, 'typo', 'eve', current_timestamp()"
+    ).collect()
+    quiet = play(10, None)
+    assert quiet["findings"] == 0
+    assert quiet["dispositions_ignored"] == 1
+    assert "10.0.0.0/64" in quiet["messages"]
+    assert quiet["marked_again"] == report["findings"]
+    (drill,) = (row.window_id for row in warehouse.read(CHANGE_WINDOWS).collect())
+    rows = warehouse.read(ANOMALIES).collect()
+    assert {row.suppressed_by for row in rows if row.incident_id == identifier} == {drill}
+    assert {row.suppressed_by for row in rows if row.incident_id != identifier} == {None}
+    assert {row.anomaly_id: row.score for row in rows}.items() >= scores.items(), "scores never move"
+    (newest,) = incidents()
+    assert (newest["state"], newest["alerted_at"]) == ("open", None)
+
+    # A new finding in a closed incident opens it and is alerted.
+    say("verdict", newest["incident_id"][:10], "--state", "closed", "--assign", "carla")
+    reopened = play(11, "d", "iam:DeleteUser")
+    assert (reopened["alerts"], reopened["incidents"]) == (1, 1)
+    assert "marked_again" in reopened
+    row = warehouse.read(INCIDENTS).where(f"incident_id = '{newest['incident_id']}'").collect()[0]
+    assert (row.state, row.assignee) == ("open", "carla")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"verdict": "'innocent'"},
+        {"author": "''"},
+        {"created_at": "NULL"},
+        {"state": "'done'"},
+        {"suppress": "true", "reason": "NULL"},
+        {"suppress": "true", "principal": "NULL"},
+        {"suppress": "true", "verdict": "'malicious'"},
+        {"expires_at": "TIMESTAMP'2020-01-01'"},
+    ],
+)
+def test_gross_nonsense_from_sql_is_refused_at_once(
+    spark: SparkSession, nonsense: Warehouse, values: dict[str, str]
+) -> None:
+    usual = {
+        "disposition_id": "uuid()", "principal": "'p'", "verdict": "'benign'", "reason": "'r'",
+        "author": "'a'", "created_at": "current_timestamp()",
+    }  # fmt: skip
+    row = usual | values
+    with pytest.raises(PySparkException, match="CHECK constraint"):
+        spark.sql(
+            f"INSERT INTO {nonsense.name(DISPOSITIONS)} ({', '.join(row)}) SELECT {', '.join(row.values())}"
+        ).collect()
+
+
+@pytest.fixture(scope="module")
+def nonsense(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    warehouse = Warehouse(spark, str(tmp_path_factory.mktemp("nonsense")))
+    warehouse.create(DISPOSITIONS)
+    return warehouse
