@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from test_main_job import AMSTERDAM, BILBAO, _deliver, _record
 
 from raretrail.cli import main
+from raretrail.detect.rules import to_rules
 from raretrail.errors import EXIT_DONE
 from raretrail.settings import load_settings
 from raretrail.stages.run import run
@@ -147,6 +148,16 @@ def test_gross_nonsense_from_sql_is_refused_at_once(
         spark.sql(
             f"INSERT INTO {nonsense.name(DISPOSITIONS)} ({', '.join(row)}) SELECT {', '.join(row.values())}"
         ).collect()
+
+
+def test_the_insert_of_the_manual_is_taken(spark: SparkSession, nonsense: Warehouse) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    statement = page.split("```sparksql\n")[1].split("```")[0]
+    assert statement.startswith("INSERT INTO dispositions ")
+    spark.sql(statement.replace("INTO dispositions", f"INTO {nonsense.name(DISPOSITIONS)}")).collect()
+    rows = [row.asDict() for row in nonsense.read(DISPOSITIONS).collect()]
+    rules, problems = to_rules(rows, [], datetime.now(UTC))
+    assert ([rule.suppress for rule in rules], problems) == ([True], [])
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,8 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
                   "last_time": AT, "score": score, "bits": score, "incident_id": identifier}  # fmt: skip
         incidents.append(
             shared | {"first_date": AT.date(), "severity": "low", "commands": ["iam:GetUser"],
-                      "state": "open", "detectors": ["d"], "event_count": 2, "source_ip_addresses": ["192.0.2.1"]}
+                      "state": "open", "detectors": ["d"], "event_count": 2,
+                      "source_ip_addresses": ["192.0.2.1"]}
         )  # fmt: skip
         for n in range(2):
             findings.append(

@@ -91,6 +91,12 @@ def to_incident_states(findings: DataFrame, rules: Sequence[Rule]) -> DataFrame:
         F.count_if(F.col("suppressed_by").isNull()).alias("not_suppressed"),
         F.max_by("suppressed_by", order).alias("suppressed_by"),
     )
+    suppressed = F.when(F.col("not_suppressed") == 0, F.col("suppressed_by")).alias("suppressed_by")
+    if not rules:
+        nothing = {"assignee": "string", "verdict": "string", "verdict_by": "string"}
+        nothing |= {"verdict_at": "timestamp", "closed_at": "timestamp"}
+        said_nothing = [F.lit(None).cast(type).alias(name) for name, type in nothing.items()]
+        return whole.select("incident_id", F.lit("open").alias("state"), suppressed, *said_nothing)
     said = (
         with_covering(findings, rules)
         .select("incident_id", F.explode("covering").alias("rule"))
@@ -120,7 +126,7 @@ def to_incident_states(findings: DataFrame, rules: Sequence[Rule]) -> DataFrame:
             F.col("verdict.verdict").alias("verdict"),
             F.col("verdict.author").alias("verdict_by"),
             F.col("verdict.created_at").alias("verdict_at"),
-            F.when(F.col("not_suppressed") == 0, F.col("suppressed_by")).alias("suppressed_by"),
+            suppressed,
             "closed_at",
         )
     )
