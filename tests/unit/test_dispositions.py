@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from raretrail.detect.dispositions import to_incident_states, with_suppressed_by
-from raretrail.detect.rules import Rule, to_rules
+from raretrail.detect.rules import Rule, named_since, to_rules
 
 NOW = datetime(2026, 2, 20, 12, tzinfo=UTC)
 AT = datetime(2026, 2, 20, 9, tzinfo=UTC)
@@ -107,6 +107,17 @@ def test_of_verdicts_on_one_scope_the_latest_counts() -> None:
         ("old", None),
         ("new", "benign"),
     ]
+
+
+def test_what_was_said_since_names_its_incidents_and_those_it_takes_a_word_back_on() -> None:
+    rows = [
+        said("old", incident_id="i", verdict="benign", created_at=NOW - 5 * HOUR),
+        said("older", incident_id="j", verdict="benign", created_at=NOW - 6 * HOUR),
+        said("new", incident_id="k", state="closed"),
+        said("wide", principal="p", suppress=True),
+        said("back", withdraws="old"),
+    ]
+    assert named_since(rows, NOW - 2 * HOUR) == {"i", "k"}
 
 
 # ------------------------------------------------------------------------------- what findings become

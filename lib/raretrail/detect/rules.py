@@ -6,7 +6,7 @@ Rows come from the command line or from anybody's SQL.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -187,6 +187,10 @@ def _latest_verdicts(rules: list[Rule]) -> list[Rule]:
     ]
 
 
-def named_incidents(rules: Iterable[Rule]) -> list[str]:
-    """The ids of incidents that rules name, sorted."""
-    return sorted({rule.incident_id for rule in rules if rule.incident_id})
+def named_since(dispositions: Sequence[Row], since: datetime) -> set[str]:
+    """The incidents that rows of `dispositions` created from `since` on name, or take a word back on."""
+    rows = [_tidy(row) for row in dispositions]
+    by_id = {row.get("disposition_id"): row for row in rows}
+    fresh = [row for row in rows if row.get("created_at") is None or row["created_at"] >= since]
+    meant = [*fresh, *(by_id[row["withdraws"]] for row in fresh if row.get("withdraws") in by_id)]
+    return {row["incident_id"] for row in meant if row.get("incident_id")}

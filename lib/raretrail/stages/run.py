@@ -168,7 +168,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
             if steps == _STEPS and _is_quiet(this, window):
                 # Nothing came and nothing happened: there is nothing to judge, check or publish.
                 this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
-                _lay_on(this, _read_said(this), earlier)
+                _lay_on(this, _read_said(this, earlier))
                 return
             if this.warehouse.exists(EVENTS):
                 found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses)
@@ -178,9 +178,9 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
     if "publish" in steps and this.warehouse.exists(EVENTS):
         if "score" not in steps:
             _take_up_staged(this, earlier)
-        said = _read_said(this)
+        said = _read_said(this, earlier)
         _publish(this, _judged_days(earlier), said)
-        _lay_on(this, said, earlier)
+        _lay_on(this, said)
 
 
 def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
@@ -310,19 +310,19 @@ def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> None:
         this.record[name] = last[name]
 
 
-def _read_said(this: Run) -> Said:
-    said = read_said(this.warehouse, this.settings, this.now)
+def _read_said(this: Run, earlier: list[dict[str, Any]]) -> Said:
+    said = read_said(this.warehouse, this.settings, this.now, earlier, this.record["window_from"])
     this.record["counts"]["dispositions_ignored"] = len(said.problems)
     this.messages += said.messages
     return said
 
 
-def _lay_on(this: Run, said: Said, earlier: list[dict[str, Any]]) -> None:
+def _lay_on(this: Run, said: Said) -> None:
     """What was said since the last run reaches what is published already."""
-    if said.is_news(earlier):
+    if said.is_news:
         with this.stage("verdicts"):
-            reach = min(this.as_of, this.span[1]).date() if this.span else this.as_of.date()
-            this.record["counts"]["marked_again"] = lay_on(this.warehouse, said.rules, reach)
+            reach = min(this.as_of, this.span[1]) if this.span else this.as_of
+            this.record["counts"]["marked_again"] = lay_on(this.warehouse, said, reach.date())
     this.record["input_versions"] = dict(said.versions)
 
 

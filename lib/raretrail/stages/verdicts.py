@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -15,7 +15,7 @@ from raretrail.detect.dispositions import (
     with_states,
     with_suppressed_by,
 )
-from raretrail.detect.rules import Rule, named_incidents, to_rules
+from raretrail.detect.rules import Rule, named_since, to_rules
 from raretrail.settings import Settings
 from raretrail.tables import ANOMALIES, CHANGE_WINDOWS, DISPOSITIONS, INCIDENTS
 from raretrail.warehouse import Warehouse
@@ -34,6 +34,10 @@ class Said:
     rules: tuple[Rule, ...]
     problems: tuple[str, ...]
     versions: Mapping[str, int]
+    is_news: bool
+    """Whether anything was written since the last run that laid it on."""
+    named: frozenset[str]
+    """The incidents that what was written since then names."""
 
     @property
     def messages(self) -> list[str]:
@@ -45,17 +49,18 @@ class Said:
             shown.append(f"and {len(self.problems) - len(shown)} more")
         return ["ignored, since it cannot be used: " + "; ".join(shown)]
 
-    def is_news(self, earlier: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether anything was written since the last of the earlier runs that laid it on."""
-        for record in reversed(earlier):
-            versions = record.get("input_versions") or {}
-            if DISPOSITIONS.name in versions:
-                return any(versions.get(name) != version for name, version in self.versions.items())
-        return bool(self.rules)
 
+def read_said(
+    warehouse: Warehouse,
+    settings: Settings,
+    now: datetime,
+    earlier: Sequence[Mapping[str, Any]],
+    oldest: datetime,
+) -> Said:
+    """What was said as of now, for findings from `oldest` on. earlier are the records of the runs before.
 
-def read_said(warehouse: Warehouse, settings: Settings, now: datetime) -> Said:
-    """What was said as of now. The tables are made, so that SQL can write to them."""
+    The tables are made, so that SQL can write to them.
+    """
     versions = {}
     rows: list[list[dict[str, Any]]] = []
     for table in (DISPOSITIONS, CHANGE_WINDOWS):
@@ -64,18 +69,29 @@ def read_said(warehouse: Warehouse, settings: Settings, now: datetime) -> Said:
         versions[table.name] = warehouse.version(table) or 0
         rows.append([row.asDict() for row in warehouse.read(table).collect()])
     rules, problems = to_rules(rows[0], rows[1], now, {detector.name for detector in settings.detectors})
-    return Said(tuple(rules), tuple(problems), versions)
+    last = next(
+        (run for run in reversed(earlier) if DISPOSITIONS.name in (run["input_versions"] or {})), None
+    )
+    known = (last["input_versions"] or {}) if last else {}
+    since = last["started_at"] if last else datetime.min.replace(tzinfo=UTC)
+    named = named_since(rows[0], since)
+    # An incident is named after it began; so older rules that name one cannot matter, and do not pile up.
+    cutoff = oldest - timedelta(days=REACH_DAYS + 2 * _CHAIN_DAYS)
+    kept = [r for r in rules if r.incident_id is None or r.incident_id in named or r.created_at >= cutoff]
+    is_news = any(known.get(name) != version for name, version in versions.items()) if last else bool(rules)
+    return Said(tuple(kept), tuple(problems), versions, is_news, frozenset(named))
 
 
-def lay_on(warehouse: Warehouse, rules: Sequence[Rule], as_of: date) -> int:
-    """Mark the findings and incidents of the last 30 days, and incidents that rules name, as the rules
+def lay_on(warehouse: Warehouse, said: Said, as_of: date) -> int:
+    """Mark the findings and incidents of the last 30 days, and the incidents newly named, as the rules
     say now; scores stay. How many findings changed."""
+    rules = said.rules
     if not warehouse.exists(ANOMALIES) or not warehouse.exists(INCIDENTS):
         return 0
     warehouse.create(ANOMALIES)
     warehouse.create(INCIDENTS)
     recent = F.col("last_time") >= F.lit(as_of - timedelta(days=REACH_DAYS))
-    named = F.col("incident_id").isin(*named_incidents(rules)) if rules else F.lit(False)
+    named = F.col("incident_id").isin(*sorted(said.named)) if said.named else F.lit(False)
     chosen = warehouse.read(INCIDENTS).where(recent | named)
     first = chosen.agg(F.min("first_date").alias("day")).first()
     if first is None or first["day"] is None:
