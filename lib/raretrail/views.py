@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from raretrail import __version__
 from raretrail.settings import Detector
-from raretrail.tables import INCIDENTS, Column
+from raretrail.tables import Column
 
 Dialect = Literal["duckdb", "spark"]
 
@@ -182,11 +182,11 @@ def _nothing(columns: Sequence[Column]) -> str:
 
 # --------------------------------------------------------------------------------------- incidents
 
-_OPEN = "WHERE coalesce(i.state, 'open') <> 'closed'" if "state" in INCIDENTS.column_names else ""
+_OPEN = "WHERE coalesce(i.state, 'open') <> 'closed' AND i.suppressed_by IS NULL"
 
 OPEN_INCIDENTS = View(
     "open_incidents",
-    "One incident that nobody has closed, with what makes it stand out",
+    "One incident that nobody has closed and nothing suppresses, with what makes it stand out",
     (
         _c("incident_id", "string", "Incident"),
         _c("score", "double", "0-100, by rank among recent incidents"),
