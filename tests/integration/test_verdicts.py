@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from test_main_job import AMSTERDAM, BILBAO, _deliver, _record
 
@@ -148,7 +147,7 @@ def test_gross_nonsense_from_sql_is_refused_at_once(
         "author": "'a'", "created_at": "current_timestamp()",
     }  # fmt: skip
     row = usual | values
-    with pytest.raises(PySparkException, match="CHECK constraint"):
+    with pytest.raises(Exception, match="CHECK constraint"):  # the JVM's own, which Spark does not translate
         spark.sql(
             f"INSERT INTO {nonsense.name(DISPOSITIONS)} ({', '.join(row)}) SELECT {', '.join(row.values())}"
         ).collect()
