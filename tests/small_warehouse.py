@@ -303,6 +303,7 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "commands": sorted({row["command"] for row in attack}), "findings": len(found),
         "event_count": len(attack), "evidence_event_ids": [row["event_id"] for row in attack],
         "summary": found[0]["summary"], "quality": "ok", "alerted_at": scored, "run_id": RUN,
+        "state": "open",
     }  # fmt: skip
     calibration = {
         "as_of": JUDGED,
@@ -310,7 +311,15 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "judged_days": 14,
         "bits": [24.0, 12.5],
     }
-    return {"anomalies": found, "incidents": [incident], "calibrations": [calibration]}
+    said = {"author": "ana", "created_at": scored + timedelta(hours=1), "reason": "asked her"}
+    window = {"window_id": "w1", "principal": ROLE, "starts_at": start, "ends_at": end, **said}
+    return {
+        "anomalies": found,
+        "incidents": [incident],
+        "calibrations": [calibration],
+        "dispositions": [{"disposition_id": "d1", "incident_id": INCIDENT, "state": "acknowledged", **said}],
+        "change_windows": [window],
+    }
 
 
 def _runs(events: list[Row]) -> dict[str, list[Row]]:

@@ -137,6 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     incidents.add_argument("--min-score", type=float)
     incidents.add_argument("--principal", help="part of its name")
     incidents.add_argument("--severity", choices=("low", "medium", "high", "critical"))
+    incidents.add_argument("--state", choices=("open", "acknowledged", "closed"))
+    incidents.add_argument(
+        "--suppressed", action="store_true", help="those that verdicts and change windows suppress, instead"
+    )
     incidents.add_argument("--since", type=_moment, help="first seen from this day or time (UTC)")
     incidents.add_argument("--until", type=_moment, help="first seen before this day or time (UTC)")
 
@@ -165,6 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--conf", metavar="PATH", help="settings that name the trail")
     verify.add_argument("--format", choices=("text", "json"), default="text")
     verify.add_argument("--all", action="store_true", help="list what is valid, too")
+    from raretrail.cli_verdicts import add_commands
+
+    add_commands(command, _add_look_options, _moment)
 
     report = command("report", "write one self-contained HTML page about a warehouse", _report)
     _add_look_options(report)
@@ -320,6 +327,7 @@ def _tell(record: dict[str, Any]) -> None:
     if "published" in counts:
         line = f"judged {record['window_from']:%Y-%m-%d %H:%M} to {record['window_to']:%Y-%m-%d %H:%M} UTC: "
         line += f"{counts['published']:,} findings in {counts['incidents']:,} incidents"
+        line += f", {counts['suppressed']:,} suppressed" if counts.get("suppressed") else ""
         print(line + (f", {counts['alerts']:,} alerted" if record["mode"] != "history" else ""))
     total = sum(record["seconds"].values())
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record["seconds"].items())
@@ -451,6 +459,7 @@ def _incidents(arguments: argparse.Namespace) -> int:
         ("min_score", "score", ">="),
         ("principal", "principal", "has"),
         ("severity", "severity", "="),
+        ("state", "state", "="),
         ("since", "first_time", ">="),
         ("until", "first_time", "<"),
     ):
@@ -458,9 +467,12 @@ def _incidents(arguments: argparse.Namespace) -> int:
             conditions.append(Condition(column, operator, getattr(arguments, option)))  # type: ignore[arg-type]
     if arguments.limit < 1 or arguments.page < 1:
         raise UsageError("--limit and --page start at 1")
+    silent = Condition("suppressed_by", "null", False)
+    conditions.append(Condition("suppressed_by", "null", not arguments.suppressed))
     first = (arguments.page - 1) * arguments.limit
     with _look(arguments) as look:
         total = look.count(INCIDENTS, *conditions)
+        hidden = 0 if arguments.suppressed else look.count(INCIDENTS, *conditions[:-1], silent)
         rows = look.rows(
             INCIDENTS,
             *conditions,
@@ -477,6 +489,8 @@ def _incidents(arguments: argparse.Namespace) -> int:
         sys.stdout.write(incidents_table(rows, findings, Screen.of(sys.stdout)))
     more = "; --page 2 shows more" if arguments.page == 1 and total > len(rows) else ""
     print(range_line(len(rows), first + 1, total) + more)
+    if hidden:
+        print(f"{hidden:,} more suppressed; --suppressed lists them, `raretrail suppressed` says by what")
     return EXIT_DONE
 
 
@@ -497,27 +511,11 @@ def _show(arguments: argparse.Namespace) -> int:
     from raretrail.look import Condition
     from raretrail.show.one import incident_page
     from raretrail.show.text import Screen, to_json
-    from raretrail.tables import ANOMALIES, EVENTS, INCIDENTS
+    from raretrail.tables import DISPOSITIONS, EVENTS
+    from raretrail.verdicts import the_incident
 
     with _look(arguments) as look:
-        starts = arguments.id.strip().lower()
-        if not starts:
-            raise UsageError("show takes the id of an incident or finding; `raretrail incidents` lists them")
-        matching = look.rows(INCIDENTS, Condition("incident_id", "starts", starts), limit=2)
-        if not matching:
-            one = look.rows(ANOMALIES, Condition("anomaly_id", "starts", starts), limit=2)
-            ids = {row["incident_id"] for row in one}
-            if len(one) == 1 or len(ids) == 1:
-                matching = look.rows(INCIDENTS, Condition("incident_id", "in", sorted(ids)), limit=2)
-            elif one:
-                matching = one
-        if not matching:
-            raise UsageError(
-                f"no incident or finding starts with {starts!r}; `raretrail incidents` lists them"
-            )
-        if len(matching) > 1:
-            raise UsageError(f"{starts!r} starts more than one id; give more of it")
-        incident = matching[0]
+        incident = the_incident(look, arguments.id)
         findings = findings_of(look, [incident["incident_id"]]).get(incident["incident_id"], [])
         events = look.rows(
             EVENTS,
@@ -526,10 +524,14 @@ def _show(arguments: argparse.Namespace) -> int:
             Condition("event_id", "in", list(incident["evidence_event_ids"] or [])),
             order=(("event_time", "asc"), ("event_id", "asc")),
         )
+        # What was said of it under this id or one of an incident it was joined with.
+        ids = [row["anomaly_id"] for row in findings] or [incident["incident_id"]]
+        said = look.rows(DISPOSITIONS, Condition("incident_id", "in", ids), order=(("created_at", "asc"),))
     if arguments.format == "json":
-        print(to_json({"incident": incident, "findings": findings, "events": events}, indent=2))
+        page = {"incident": incident, "findings": findings, "events": events, "dispositions": said}
+        print(to_json(page, indent=2))
     else:
-        sys.stdout.write(incident_page(incident, findings, events, Screen.of(sys.stdout)))
+        sys.stdout.write(incident_page(incident, findings, events, Screen.of(sys.stdout), said))
     return EXIT_DONE
 
 

@@ -38,10 +38,10 @@ _BATCH = 2048
 @dataclass(frozen=True)
 class Condition:
     """What a row must meet. `starts` and `has` are about text, case ignored by `has`; `in` takes a
-    sequence of texts."""
+    sequence of texts; `null` takes whether the column is to be null."""
 
     column: str
-    operator: Literal["=", ">=", "<", "<=", "in", "starts", "has"]
+    operator: Literal["=", ">=", "<", "<=", "in", "starts", "has", "null"]
     value: Value
 
 
@@ -296,6 +296,9 @@ def _duck_where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
             texts.append(f"{column} IN (SELECT unnest(?::VARCHAR[]))")
             values.append(list(condition.value))
             continue
+        if operator == "null":
+            texts.append(f"{column} IS {'' if condition.value else 'NOT '}NULL")
+            continue
         if operator == "starts":
             texts.append(f"starts_with({column}, ?)")
         elif operator == "has":
@@ -315,14 +318,14 @@ class SparkLook:
     """`Look` by Spark."""
 
     def __init__(self, warehouse: Warehouse, detectors: Sequence[Detector] | None = None) -> None:
-        self._warehouse = warehouse
+        self.warehouse = warehouse
         self._views = views(_known(detectors))
 
     def _read(self, table: Table | View) -> DataFrame:
         if isinstance(table, Table):
-            return self._warehouse.read(table)
-        self._warehouse.register_views(views=self._views)
-        return self._warehouse.spark.table(table.name)
+            return self.warehouse.read(table)
+        self.warehouse.register_views(views=self._views)
+        return self.warehouse.spark.table(table.name)
 
     def rows(
         self,
@@ -359,9 +362,9 @@ class SparkLook:
         """As `Look.query`; UsageError with Spark's words if the query is wrong."""
         from pyspark.errors import AnalysisException, ParseException, PySparkException
 
-        self._warehouse.register_views(views=self._views)
+        self.warehouse.register_views(views=self._views)
         try:
-            frame = self._warehouse.spark.sql(sql.strip().rstrip(";"))
+            frame = self.warehouse.spark.sql(sql.strip().rstrip(";"))
         except (AnalysisException, ParseException) as error:
             raise UsageError(f"the query failed in Spark: {str(error).strip()}") from None
 
@@ -395,6 +398,8 @@ def _spark_where(condition: Condition) -> Column:
         return column.isin(*value)
     if condition.operator == "starts":
         return column.startswith(value)
+    if condition.operator == "null":
+        return column.isNull() if condition.value else column.isNotNull()
     if condition.operator == "has":
         return F.lower(column).contains(F.lower(F.lit(value)))
     compared: dict[str, Column] = {

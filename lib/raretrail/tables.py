@@ -10,6 +10,7 @@ and DuckDB read every table. A column marked `arrival` depends on the order in w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ class Table:
     partition_by: tuple[str, ...] = ()
     stats: tuple[str, ...] = field(default=())
     retain_days: int | None = None
+    # Delta CHECK constraints by name: SQL that Spark and delta-rs share, true also where columns are null.
+    checks: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def column_names(self) -> list[str]:
@@ -856,6 +859,20 @@ _FINDING: tuple[Column, ...] = (
     _c("run_id", "string", "Run that found it last", arrival=True),
 )
 
+VERDICTS: dict[str, str] = {
+    "malicious": "an intrusion; its events are never learnt",
+    "benign": "looked at and harmless",
+    "benign_expected": "harmless, and to be expected again: travel, a new office, a rare duty",
+    "false_positive": "should not have been found: wrong place, wrong principal, a fault of raretrail",
+    "planned": "part of a planned change or exercise",
+}
+
+STATES: dict[str, str] = {
+    "open": "nobody has taken it up",
+    "acknowledged": "somebody looks at it",
+    "closed": "done; a new finding opens it again",
+}
+
 STAGED_SURPRISES = Table(
     "staged_surprises",
     "How unusual each use of the days being judged is for its principal, before candidates are scored",
@@ -903,6 +920,12 @@ ANOMALIES = Table(
         ),
         _c("first_scored_at", "timestamp", "When it was first published", arrival=True),
         _c("score_revision", "int", "How often its row changed since", arrival=True),
+        _c(
+            "suppressed_by",
+            "string",
+            "Disposition or change window that suppresses it; it is kept, counted and not alerted",
+            arrival=True,
+        ),
     ),
     key=("anomaly_id",),
     partition_by=("bucket_date",),
@@ -941,10 +964,118 @@ INCIDENTS = Table(
         _c("summary", "string", "What happened and why it is unusual, in a few words"),
         _c("quality", "string", "ok, or the expectations that warned", arrival=True),
         _c("alerted_at", "timestamp", "When it was alerted, if it was", arrival=True),
+        _c(
+            "state",
+            "string",
+            "open, acknowledged or closed; a new finding after closing opens it again",
+            arrival=True,
+        ),
+        _c("assignee", "string", "Who looks after it", arrival=True),
+        _c("verdict", "string", "Latest verdict on it: " + ", ".join(VERDICTS), arrival=True),
+        _c("verdict_by", "string", "Who gave the verdict", arrival=True),
+        _c("verdict_at", "timestamp", "When the verdict was given", arrival=True),
+        _c(
+            "suppressed_by",
+            "string",
+            "What suppresses its most surprising finding, when all of its findings are suppressed",
+            arrival=True,
+        ),
         _c("run_id", "string", "Run that wrote it last", arrival=True),
     ),
     key=("incident_id",),
     partition_by=("first_date",),
+)
+
+# ----------------------------------------------------------------------------------------- verdicts
+
+_COVERED: tuple[Column, ...] = (
+    _c("detector", "string", "Only findings of this detector; empty for any, as all that follow"),
+    _c("principal", "string", "Only of this principal"),
+    _c("command", "string", "Only of this command, as in iam:CreateUser"),
+    _c("place", "string", "Only at this place, by its key"),
+    _c("source_ip_address", "string", "Only from this address, or block of addresses in CIDR notation"),
+    _c("network", "string", "Only on this network: AS<number>, or the /24 or /48"),
+    _c("recipient_account_id", "string", "Only in this account"),
+)
+
+_SAID: tuple[Column, ...] = (
+    _c("reason", "string", "Why"),
+    _c("author", "string", "Who says so"),
+    _c("ticket", "string", "Where it is written up"),
+    _c("created_at", "timestamp", "When it was said"),
+)
+
+
+def _checks(key: str) -> dict[str, str]:
+    return {
+        "has_id": f"{key} IS NOT NULL AND {key} <> ''",
+        "has_author": "author IS NOT NULL AND author <> ''",
+        "has_time": "created_at IS NOT NULL",
+    }
+
+
+def _one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IS NULL OR {column} IN ({', '.join(repr(value) for value in values)})"
+
+
+_SCOPED = " OR ".join(f"{column.name} IS NOT NULL" for column in _COVERED)
+
+DISPOSITIONS = Table(
+    "dispositions",
+    "What an analyst said of an incident, or of all findings of a scope; rows are added, never changed",
+    (
+        _c("disposition_id", "string", "Its id; any text not used before"),
+        _c("incident_id", "string", "Only this incident, under whatever id it has become part of"),
+        _c("anomaly_id", "string", "Only this finding"),
+        *_COVERED,
+        _c("verdict", "string", "One of: " + ", ".join(VERDICTS) + "; empty for none"),
+        _c("suppress", "boolean", "Whether findings it covers are suppressed"),
+        _c("state", "string", "State the incident is put in: " + ", ".join(STATES)),
+        _c("assignee", "string", "Who is to look after the incident"),
+        *_SAID,
+        _c("expires_at", "timestamp", "Findings with events from here on are not covered; empty for never"),
+        _c("withdraws", "string", "Id of an earlier disposition that holds no longer"),
+    ),
+    key=("disposition_id",),
+    checks={
+        **_checks("disposition_id"),
+        "known_verdict": _one_of("verdict", VERDICTS),
+        "known_state": _one_of("state", STATES),
+        "suppression_has_reason": (
+            "suppress IS NULL OR NOT suppress OR (reason IS NOT NULL AND reason <> '')"
+        ),
+        "suppression_has_scope": (
+            f"suppress IS NULL OR NOT suppress OR incident_id IS NOT NULL OR anomaly_id IS NOT NULL OR {_SCOPED}"
+        ),
+        "malicious_is_not_suppressed": (
+            "suppress IS NULL OR NOT suppress OR verdict IS NULL OR verdict <> 'malicious'"
+        ),
+        "expires_after_creation": (
+            "expires_at IS NULL OR (created_at IS NOT NULL AND expires_at > created_at)"
+        ),
+    },
+)
+
+CHANGE_WINDOWS = Table(
+    "change_windows",
+    "A planned change: findings of its scope within its time are suppressed, entered before or afterwards",
+    (
+        _c("window_id", "string", "Its id; any text not used before"),
+        *_COVERED,
+        _c("starts_at", "timestamp", "Its beginning"),
+        _c("ends_at", "timestamp", "Its end, exclusive"),
+        *_SAID,
+        _c("withdraws", "string", "Id of an earlier window that holds no longer"),
+    ),
+    key=("window_id",),
+    checks={
+        **_checks("window_id"),
+        "has_reason": "withdraws IS NOT NULL OR (reason IS NOT NULL AND reason <> '')",
+        "has_scope": f"withdraws IS NOT NULL OR {_SCOPED}",
+        "ends_after_start": (
+            "withdraws IS NOT NULL OR (starts_at IS NOT NULL AND ends_at IS NOT NULL AND ends_at > starts_at)"
+        ),
+    },
 )
 
 CALIBRATIONS = Table(
@@ -992,7 +1123,7 @@ RUNS = Table(
         _c(
             "counts",
             "map<string,bigint>",
-            "files, records, events, duplicates, quarantined, findings, published, incidents, alerts, ...",
+            "files, records, events, duplicates, quarantined, findings, published, suppressed, incidents, alerts, ...",
         ),
         _c("seconds", "map<string,double>", "Seconds by stage"),
         _c("input_versions", "map<string,bigint>", "Delta version of each table it read"),
@@ -1050,6 +1181,8 @@ ALL: tuple[Table, ...] = (
     STAGED_ANOMALIES,
     ANOMALIES,
     INCIDENTS,
+    DISPOSITIONS,
+    CHANGE_WINDOWS,
     CALIBRATIONS,
     DATA_QUALITY,
     RUNS,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from raretrail import __version__
 from raretrail.settings import Detector
-from raretrail.tables import INCIDENTS, Column
+from raretrail.tables import Column
 
 Dialect = Literal["duckdb", "spark"]
 
@@ -182,11 +182,11 @@ def _nothing(columns: Sequence[Column]) -> str:
 
 # --------------------------------------------------------------------------------------- incidents
 
-_OPEN = "WHERE coalesce(i.state, 'open') <> 'closed'" if "state" in INCIDENTS.column_names else ""
+_OPEN = "WHERE coalesce(i.state, 'open') <> 'closed' AND i.suppressed_by IS NULL"
 
 OPEN_INCIDENTS = View(
     "open_incidents",
-    "One incident that nobody has closed, with what makes it stand out",
+    "One incident that nobody has closed and nothing suppresses, with what makes it stand out",
     (
         _c("incident_id", "string", "Incident"),
         _c("score", "double", "0-100, by rank among recent incidents"),
@@ -252,7 +252,7 @@ SELECT i.incident_id, e.event_time AS happened_at, 'event' AS kind, e.event_id A
        e.place_name, e.user_agent, CAST(NULL AS DOUBLE) AS bits, e.request_parameters AS detail
 FROM incidents i
 JOIN events e
-  ON e.principal = i.principal
+  ON e.actor = i.actor
  AND e.event_date BETWEEN CAST(i.first_time AS DATE) AND CAST(i.last_time AS DATE)
  AND e.event_time BETWEEN i.first_time AND i.last_time
  AND array_contains(i.source_ip_addresses, coalesce(e.source_ip_address, ''))

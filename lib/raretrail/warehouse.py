@@ -43,6 +43,7 @@ class Warehouse:
         if self.directory:
             self.location = str(self.directory)
         self._made: set[str] = set()
+        self._current: set[str] = set()
 
     def name(self, table: Table) -> str:
         """The table's name as SQL takes it, after FROM or MERGE INTO."""
@@ -69,19 +70,33 @@ class Warehouse:
         return found
 
     def create(self, table: Table) -> None:
-        """Create the table as `tables.py` declares it, unless it exists."""
+        """Create the table as `tables.py` declares it; one that exists gets the columns it lacks."""
+        if table.name in self._current:
+            return
         if self.exists(table):
+            self._add_columns(table)
+            self._current.add(table.name)
             return
         columns = ",\n".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in table.columns)
         partitioned = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
         stats = [name for name in table.stats or table.key if name not in table.partition_by]
         properties = {"delta.dataSkippingStatsColumns": ",".join(stats)}
+        properties |= {f"delta.constraints.{name}": check for name, check in table.checks.items()}
         listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {self.name(table)} (\n{columns}\n) USING DELTA {partitioned} "
             f"COMMENT {_text(table.comment)} TBLPROPERTIES ({listed})"
         )
         self._made.add(table.name)
+        self._current.add(table.name)
+
+    def _add_columns(self, table: Table) -> None:
+        """Tables made by an earlier version lack columns declared since."""
+        there = set(self.spark.read.table(self.name(table)).columns)
+        lacking = [c for c in table.columns if c.name not in there]
+        if lacking:
+            columns = ", ".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in lacking)
+            self.spark.sql(f"ALTER TABLE {self.name(table)} ADD COLUMNS ({columns})")
 
     def read(self, table: Table) -> DataFrame:
         """The table; an empty frame of its columns before its first write."""

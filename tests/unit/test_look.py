@@ -72,6 +72,16 @@ def test_rows_are_filtered_ordered_and_paged(warehouse: Path) -> None:
         assert ids(Condition("first_date", "<=", date(2026, 2, 1))) == ["aa01", "aa02"]
 
 
+def test_a_column_declared_since_the_table_was_made_is_null(warehouse: Path, tmp_path: Path) -> None:
+    data = pa.table({"incident_id": ["aa01", "aa02"], "verdict": ["benign", None]})
+    write_deltalake(str(tmp_path / "incidents"), data)
+    with open_duckdb(str(tmp_path)) as look:
+        assert [set(row) for row in look.rows(INCIDENTS, limit=1)] == [set(INCIDENTS.column_names)]
+        (row,) = look.rows(INCIDENTS, Condition("verdict", "null", False))
+        assert (row["incident_id"], row["evidence_event_ids"], row["first_time"]) == ("aa01", None, None)
+        assert look.count(INCIDENTS, Condition("verdict", "null", True)) == 1
+
+
 def test_a_value_is_no_sql(warehouse: Path) -> None:
     with open_duckdb(str(warehouse)) as look:
         assert look.rows(INCIDENTS, Condition("principal", "has", "' OR 1=1 --")) == []

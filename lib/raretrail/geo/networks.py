@@ -1,7 +1,6 @@
 """The organisation's known networks (conf/networks.yml): which of them an address lies in.
 
-Addresses and blocks are compared as text of one length for each version: '4' and 8 hexadecimal
-digits, or '6' and 32. So a block is a range of text, and matching needs no Python worker.
+A block is a range of address keys (`geo.addresses`), so matching needs no Python worker.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from raretrail.errors import UsageError
+from raretrail.geo.addresses import range_of
 from raretrail.settings import KnownNetwork
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
@@ -31,19 +29,6 @@ _ENTRY = (
     "networks array<struct<first:string,last:string,as_number:bigint,"
     "known_network:string,known_network_kind:string>>"
 )
-
-
-def key_of(address: Address) -> str:
-    """The text an address is compared by; IPv4 mapped into IPv6 counts as IPv4."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return f"{address.version}{int(address):0{address.max_prefixlen // 4}x}"
-
-
-def range_of(block: str) -> tuple[str, str]:
-    """The keys of the first and last address of a CIDR block or single address; ValueError for none."""
-    network = ipaddress.ip_network(block.strip(), strict=False)
-    return key_of(network[0]), key_of(network[-1])
 
 
 def address_key(address: Column) -> Column:

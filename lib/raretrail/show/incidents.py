@@ -163,7 +163,14 @@ def _place(row: Row, findings: Sequence[Row], width: int) -> Text:
 
 
 def _what_and_why(row: Row, findings: Sequence[Row]) -> Text:
-    return Text.assemble((what_of(row), "bold"), ": ", why_of(row, findings))
+    return Text.assemble((what_of(row), "bold"), ": ", why_of(row, findings), (state_of(row), "dim"))
+
+
+def state_of(row: Row) -> str:
+    """' [closed, benign]' where somebody has said something of the incident, else nothing."""
+    state = row.get("state") if row.get("state") != "open" else None
+    parts = [part for part in (state, row.get("verdict"), row.get("assignee")) if part]
+    return f" [{inert(', '.join(parts))}]" if parts else ""
 
 
 def _blocks(
@@ -183,7 +190,7 @@ def _blocks(
             f"{name.short} in {where_it_acted(row, name.account)}",
             f"from {place_of(row)} ({', '.join(row.get('source_ip_addresses') or [])})",
             what_of(row),
-            why_of(row, told),
+            why_of(row, told) + state_of(row),
         ]
         if extra and extra[1].get(row["incident_id"]):
             lines.append(f"{extra[0]}: {extra[1][row['incident_id']]}")

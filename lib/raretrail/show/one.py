@@ -41,13 +41,16 @@ _TERMS = (
 )  # fmt: skip
 
 
-def incident_page(incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen) -> str:
-    """The page of an incident; findings most surprising first, events in order of time."""
-    return render(list(_parts(incident, findings, events, screen)), screen)
+def incident_page(
+    incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen, said: Sequence[Row] = ()
+) -> str:
+    """The page of an incident; findings most surprising first, events and what was said of it in order
+    of time."""
+    return render(list(_parts(incident, findings, events, screen, said)), screen)
 
 
 def _parts(
-    incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen
+    incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen, said: Sequence[Row]
 ) -> Iterator[RenderableType]:
     severity = incident["severity"]
     head = Text(f"Incident {inert(incident['incident_id'])}  ")
@@ -58,6 +61,10 @@ def _parts(
     yield ""
     yield _facts(incident, findings)
     yield ""
+    if said:
+        yield styled(f"Said of it ({len(said)}), in force with the next run", "bold")
+        yield _said(said)
+        yield ""
     top = strangest(findings)
     if top is not None:
         yield styled("Why: bits of surprise, most of each kind", "bold")
@@ -99,6 +106,7 @@ def _facts(incident: Row, findings: Sequence[Row]) -> Table:
         ("key", listed(keys, 3)),
         ("tool", listed(agents, 2)),
         ("found by", listed(incident["detectors"] or [], 6)),
+        ("state", _state(incident)),
     )
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -106,6 +114,31 @@ def _facts(incident: Row, findings: Sequence[Row]) -> Table:
     for label, text in rows:
         if text:
             table.add_row(styled(label, "dim"), styled(inert(text)))
+    return table
+
+
+def _state(incident: Row) -> str:
+    """'closed: benign by ana, assigned to bo; suppressed by 3f2a1b2c'."""
+    text = str(incident.get("state") or "open")
+    if incident.get("verdict"):
+        text += f": {incident['verdict']} by {incident['verdict_by']}"
+    if incident.get("assignee"):
+        text += f", assigned to {incident['assignee']}"
+    if incident.get("suppressed_by"):
+        text += f"; suppressed by {incident['suppressed_by'][:8]}"
+    return text
+
+
+def _said(said: Sequence[Row]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for row in said[-_FINDINGS:]:
+        what = [row["verdict"], row["state"], row["assignee"] and f"assigned to {row['assignee']}"]
+        told = ", ".join(part for part in what if part) or ("withdrawn" if row["withdraws"] else "")
+        why = " ".join(part for part in (row["reason"], row["ticket"] and f"({row['ticket']})") if part)
+        table.add_row(
+            minute(in_utc(row["created_at"])), *(styled(inert(t or "")) for t in (row["author"], told, why))
+        )
     return table
 
 

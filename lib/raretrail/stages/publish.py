@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
@@ -11,8 +11,10 @@ from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
 from raretrail.baseline.uses import prefix_of
+from raretrail.detect.dispositions import to_incident_states, with_states, with_suppressed_by
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.detect.rank import to_calibrations, with_score
+from raretrail.detect.rules import Rule
 from raretrail.quality.gate import Gate
 from raretrail.settings import Settings
 from raretrail.stages.score import Window
@@ -32,6 +34,7 @@ class Published:
     """How many findings and incidents a run published, and how many of these it alerted or cut."""
 
     findings: int
+    suppressed: int
     incidents: int
     alerts: int
     alerts_cut: int
@@ -46,14 +49,18 @@ def publish(
     now: datetime,
     *,
     alert: bool,
+    rules: Sequence[Rule] = (),
 ) -> Published:
     """Merge what is not held. Findings of the window that no longer stand go, unless a scope is held.
 
     judged are the days judged so far, the window's among them. With alert, incidents at or above the
-    least score that were not alerted before are, the highest first, up to the most a run may alert.
+    least score that were not alerted before are, the highest first, up to the most a run may alert;
+    those that rules suppress or put in other hands are not.
     """
     if gate.held_all:
-        return Published(0, 0, 0, 0)
+        return Published(0, 0, 0, 0, 0)
+    warehouse.create(ANOMALIES)
+    warehouse.create(INCIDENTS)
     staged = warehouse.read(STAGED_ANOMALIES).where(~_held(gate))
     quality = "ok" if not gate.warnings else "; ".join(sorted({_name(text) for text in gate.warnings}))
     since = window.days[0] - timedelta(days=_CHAIN_DAYS)
@@ -79,14 +86,19 @@ def publish(
             published.unionByName(untouched.select(*published.columns)), settings.score.incident_gap
         ),
     )
-    moved = chained.join(
+    marked = with_suppressed_by(chained.withColumnRenamed("suppressed_by", "was_by"), rules)
+    moved = marked.join(
         before.select("anomaly_id", F.col("incident_id").alias("was_in")), "anomaly_id", "left"
     )
-    fresh = moved.where(in_window | (F.col("incident_id") != F.col("was_in"))).drop("was_in")
-    chained = chained.join(fresh.select("incident_id").distinct(), "incident_id", "left_semi")
+    changed = (F.col("incident_id") != F.col("was_in")) | ~F.col("suppressed_by").eqNullSafe(F.col("was_by"))
+    fresh = moved.where(in_window | changed).drop("was_in", "was_by")
+    touched = fresh.select("incident_id").distinct()
+    chained = chained.join(touched, "incident_id", "left_semi")
+    marked = marked.join(touched, "incident_id", "left_semi")
     incidents = to_incidents(chained)
     calibrations = _calibrated(warehouse, settings, stay, incidents, window.days, judged)
-    # One commit: what the run found, what moved to another incident, what no longer stands.
+    # One commit: what the run found, what moved to another incident or is suppressed by something else,
+    # what no longer stands.
     warehouse.merge(
         ANOMALIES,
         with_score(fresh, "bucket_date", calibrations, settings.score),
@@ -96,10 +108,16 @@ def publish(
     scored = with_score(incidents, "first_date", calibrations, settings.score).withColumn(
         "quality", F.lit(quality)
     )
+    scored = with_states(scored, to_incident_states(marked, rules))
     run_ids = chained.groupBy("incident_id").agg(F.max("run_id").alias("run_id"))
     scored = scored.join(run_ids, "incident_id")
     counts = _publish_incidents(warehouse, settings, window, chained, scored, now, alert)
-    return replace(counts, findings=staged.count())
+    fate = marked.where(in_window & ~_held(gate)).agg(
+        F.count(F.lit(1)).alias("findings"), F.count("suppressed_by").alias("suppressed")
+    )
+    found = fate.first()
+    assert found is not None
+    return replace(counts, findings=found["findings"], suppressed=found["suppressed"])
 
 
 def _calibrated(
@@ -150,7 +168,7 @@ def _publish_incidents(
         warehouse.remove(INCIDENTS, spark.createDataFrame(gone, "incident_id string"))
     span = incidents.agg(F.min("bucket_start").alias("start"), F.max("bucket_end").alias("end")).first()
     if span is None or span["start"] is None:
-        return Published(0, 0, 0, 0)
+        return Published(0, 0, 0, 0, 0)
     events = warehouse.read(EVENTS).where(
         F.col("event_date").between(F.lit(span["start"].date()), F.lit(span["end"].date()))
     )
@@ -158,7 +176,9 @@ def _publish_incidents(
     rows = incidents.join(to_incident_events(findings, events), "incident_id", "left").join(
         known, "incident_id", "left"
     )
-    due = F.col("alerted_at").isNull() & (F.col("score") >= settings.alerts.min_score) & F.lit(alert)
+    # An incident that was closed and is open again may be alerted once more.
+    told = F.coalesce(F.col("alerted_at") >= F.coalesce("closed_at", "alerted_at"), F.lit(False))
+    due = ~told & _speaks(settings) & F.lit(alert)
     nth = F.row_number().over(Over.partitionBy(due).orderBy(F.desc("score"), F.desc("bits"), "incident_id"))
     rows = rows.withColumn("due", due).withColumn("nth", nth)
     chosen = F.col("due") & (F.col("nth") <= settings.alerts.max_per_run)
@@ -167,14 +187,19 @@ def _publish_incidents(
     written = warehouse.read(INCIDENTS).join(
         F.broadcast(incidents.select("incident_id")), "incident_id", "left_semi"
     )
-    reach = F.col("score") >= settings.alerts.min_score
     counts = written.agg(
         F.count(F.lit(1)).alias("incidents"),
         F.count_if(F.col("alerted_at") == F.lit(now)).alias("alerts"),
-        F.count_if(F.col("alerted_at").isNull() & reach & F.lit(alert)).alias("cut"),
+        F.count_if(F.col("alerted_at").isNull() & _speaks(settings) & F.lit(alert)).alias("cut"),
     ).first()
     assert counts is not None
-    return Published(0, counts["incidents"], counts["alerts"], counts["cut"])
+    return Published(0, 0, counts["incidents"], counts["alerts"], counts["cut"])
+
+
+def _speaks(settings: Settings) -> Column:
+    """Whether an incident asks for attention: unusual enough, not suppressed, in nobody's hands."""
+    reaches = F.col("score") >= settings.alerts.min_score
+    return reaches & F.col("suppressed_by").isNull() & (F.col("state") == "open")
 
 
 def _held(gate: Gate) -> Column:
@@ -200,6 +225,7 @@ def _as_published(staged: DataFrame, before: DataFrame, quality: str, now: datet
         .withColumn("score_revision", F.coalesce(F.col("score_revision") + revised, F.lit(0)))
         .withColumn("first_scored_at", F.coalesce("first_scored_at", F.lit(now)))
         .withColumn("incident_id", F.lit(None).cast("string"))
+        .withColumn("suppressed_by", F.lit(None).cast("string"))
         .select(*ANOMALIES.column_names)
     )
 

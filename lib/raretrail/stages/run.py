@@ -29,6 +29,7 @@ from raretrail.stages.ingest import ingest
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.publish import publish
 from raretrail.stages.score import Window, bucket_of, score, window_events
+from raretrail.stages.verdicts import Said, lay_on, read_said
 from raretrail.tables import (
     ANOMALIES,
     BASELINE_DIMENSION,
@@ -167,6 +168,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
             if steps == _STEPS and _is_quiet(this, window):
                 # Nothing came and nothing happened: there is nothing to judge, check or publish.
                 this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
+                _lay_on(this, _read_said(this, earlier))
                 return
             if this.warehouse.exists(EVENTS):
                 found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses)
@@ -176,7 +178,9 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
     if "publish" in steps and this.warehouse.exists(EVENTS):
         if "score" not in steps:
             _take_up_staged(this, earlier)
-        _publish(this, _judged_days(earlier))
+        said = _read_said(this, earlier)
+        _publish(this, _judged_days(earlier), said)
+        _lay_on(this, said)
 
 
 def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
@@ -306,7 +310,23 @@ def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> None:
         this.record[name] = last[name]
 
 
-def _publish(this: Run, judged: set[date]) -> None:
+def _read_said(this: Run, earlier: list[dict[str, Any]]) -> Said:
+    said = read_said(this.warehouse, this.settings, this.now, earlier, this.record["window_from"])
+    this.record["counts"]["dispositions_ignored"] = len(said.problems)
+    this.messages += said.messages
+    return said
+
+
+def _lay_on(this: Run, said: Said) -> None:
+    """What was said since the last run reaches what is published already."""
+    if said.is_news:
+        with this.stage("verdicts"):
+            reach = min(this.as_of, this.span[1]) if this.span else this.as_of
+            this.record["counts"]["marked_again"] = lay_on(this.warehouse, said, reach.date())
+    this.record["input_versions"] = dict(said.versions)
+
+
+def _publish(this: Run, judged: set[date], said: Said) -> None:
     record = this.record
     window = Window(record["window_from"], record["window_to"], frozenset(record["late_buckets"]))
     with this.stage("check"):
@@ -316,9 +336,12 @@ def _publish(this: Run, judged: set[date]) -> None:
     with this.stage("publish"):
         alert = record["mode"] != "history"
         days = judged.union(window.days)
-        done = publish(this.warehouse, this.settings, window, days, gate, this.now, alert=alert)
+        done = publish(
+            this.warehouse, this.settings, window, days, gate, this.now, alert=alert, rules=said.rules
+        )
     record["counts"] |= {
         "published": done.findings,
+        "suppressed": done.suppressed,
         "incidents": done.incidents,
         "alerts": done.alerts,
         "alerts_cut": done.alerts_cut,
@@ -344,7 +367,8 @@ def _record(this: Run) -> None:
     this.record["finished_at"] = this.clock()
     tables = (EVENTS, PRESENCE_DAILY, BASELINE_DIMENSION, ANOMALIES)
     versions = {table.name: this.warehouse.version(table) for table in tables}
-    this.record["input_versions"] = {name: v for name, v in versions.items() if v is not None}
+    read = this.record.get("input_versions", {})
+    this.record["input_versions"] = {name: v for name, v in versions.items() if v is not None} | read
     row = {name: this.record.get(name) for name in RUNS.column_names}
     spark = this.warehouse.spark
     this.warehouse.append(RUNS, spark.createDataFrame([row], RUNS.spark_schema()))

@@ -11,8 +11,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from raretrail.errors import UsageError
+from raretrail.geo.addresses import key_of, range_of
 from raretrail.geo.locate import _parse
-from raretrail.geo.networks import address_key, key_of, range_of, with_known_network
+from raretrail.geo.networks import address_key, with_known_network
 from raretrail.settings import KnownNetwork, load_settings
 
 ODD = [
