@@ -252,7 +252,7 @@ SELECT i.incident_id, e.event_time AS happened_at, 'event' AS kind, e.event_id A
        e.place_name, e.user_agent, CAST(NULL AS DOUBLE) AS bits, e.request_parameters AS detail
 FROM incidents i
 JOIN events e
-  ON e.actor = i.actor
+  ON array_contains(i.principals, e.principal)
  AND e.event_date BETWEEN CAST(i.first_time AS DATE) AND CAST(i.last_time AS DATE)
  AND e.event_time BETWEEN i.first_time AND i.last_time
  AND array_contains(i.source_ip_addresses, coalesce(e.source_ip_address, ''))
