@@ -294,7 +294,8 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
     kept = {c.name for c in tables.INCIDENTS.columns}
     incident = {
         **{name: value for name, value in {**place, **terms}.items() if name in kept},
-        "incident_id": INCIDENT, "first_date": JUDGED, "principals": [FARAH], "principal": FARAH, "principal_kind": "user",
+        "incident_id": INCIDENT, "first_date": JUDGED, "principals": [FARAH],
+        "principal": FARAH, "principal_kind": "user",
         "actor": "farah.evans",
         "recipient_account_ids": [ACCOUNT], "source_ip_addresses": [ATTACK_ADDRESS],
         "networks": ["AS4200000524"], "first_time": attack[0]["event_time"],
