@@ -56,3 +56,8 @@ def test_code_uses_only_what_connect_has(path: str) -> None:
 )
 def test_guard_sees_what_connect_lacks(line: str) -> None:
     assert list(offences(line))
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest imports them by name alone"
