@@ -153,6 +153,18 @@ def test_gross_nonsense_from_sql_is_refused_at_once(
         ).collect()
 
 
+def test_a_table_made_by_an_earlier_version_gets_the_columns_it_lacks(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    warehouse = Warehouse(spark, str(tmp_path / "w"))
+    older = spark.createDataFrame([("i", LAST)], "incident_id string, first_date date")
+    older.write.format("delta").partitionBy("first_date").save(f"{warehouse.location}/incidents")
+    warehouse.create(INCIDENTS)
+    (row,) = warehouse.read(INCIDENTS).collect()
+    assert (row.incident_id, row.state, row.suppressed_by) == ("i", None, None)
+    warehouse.merge(INCIDENTS, warehouse.read(INCIDENTS), update=["state"])
+
+
 def test_the_insert_of_the_manual_is_taken(spark: SparkSession, nonsense: Warehouse) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "verdicts.md").read_text(encoding="utf-8")
     statement = page.split("```sparksql\n")[1].split("```")[0]
