@@ -22,6 +22,8 @@ _Time = Callable[[str], datetime]
 VERDICTS = ("malicious", "benign", "benign_expected", "false_positive", "planned")
 STATES = ("open", "acknowledged", "closed")
 _UNTIL = timedelta(days=30)
+# An incident of more principals and places than this is no habit to be suppressed at a stroke.
+_MOST_VISITS = 10
 _SCOPE = {
     "principal": ("principal", "its name, or a part that names only one of those found"),
     "command": ("command", "as in iam:CreateUser"),
@@ -50,7 +52,7 @@ def add_commands(command: _Command, add_look: Callable[..., None], moment: _Time
     verdict.add_argument("--state", choices=STATES, help="default: closed, or acknowledged if malicious")
     verdict.add_argument("--assign", metavar="NAME", help="who is to look after it")
     verdict.add_argument(
-        "--suppress", action="store_true", help="suppress further findings of its principal at its place"
+        "--suppress", action="store_true", help="suppress further findings of its principals at its places"
     )
     _add_said(verdict, add_look, until, "end of the suppression, a time or as in 30d (default: 30d)")
 
@@ -108,10 +110,11 @@ def _verdict(arguments: argparse.Namespace) -> int:
         rows = [made(DISPOSITIONS, said.author, said.now, {**said.words, **named})]
         notes = []
         if arguments.suppress:
-            like = {"principal": incident["principal"], "place": incident["place"]}
-            like |= {"suppress": True, "verdict": arguments.verdict, "expires_at": said.until()}
-            rows.append(made(DISPOSITIONS, said.author, said.now, {**said.words, **like}))
-            notes.append(f"suppressed: {scope_text(like)}, until {said.until():%Y-%m-%d %H:%M} UTC")
+            for principal, place in _visits(look, incident):
+                like = {"principal": principal, "place": place, "suppress": True}
+                like |= {"verdict": arguments.verdict, "expires_at": said.until()}
+                rows.append(made(DISPOSITIONS, said.author, said.now, {**said.words, **like}))
+                notes.append(f"suppressed: {scope_text(like)}, until {said.until():%Y-%m-%d %H:%M} UTC")
         if arguments.verdict == "malicious":
             rules, _ = to_rules(look.rows(DISPOSITIONS), look.rows(CHANGE_WINDOWS), said.now)
             notes += [
@@ -128,10 +131,26 @@ def _verdict(arguments: argparse.Namespace) -> int:
     return said.tell(rows, [f"incident {incident['incident_id'][:8]}: {', '.join(words)}", *notes, _NEXT])
 
 
+def _visits(look: Look, incident: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each principal of the incident with each place it was found at; UsageError for a crowd."""
+    from raretrail.look import Condition
+    from raretrail.tables import ANOMALIES
+
+    own = Condition("incident_id", "=", incident["incident_id"])
+    found = look.rows(ANOMALIES, own, columns=["principal", "place"])
+    visits = sorted({(row["principal"], row["place"]) for row in found if row["principal"] and row["place"]})
+    if not visits or len(visits) > _MOST_VISITS:
+        raise UsageError(
+            f"the incident has {len(visits)} principals at places; say with `raretrail suppress` what of it "
+            "is expected"
+        )
+    return visits
+
+
 def _is_like(rule: Any, incident: dict[str, Any], now: datetime) -> bool:
     """Whether a suppression may cover what is like the incident."""
     same = (
-        (rule.principal, [incident["principal"]]),
+        (rule.principal, [incident["principal"], *(incident.get("principals") or [])]),
         (rule.place, [incident["place"]]),
         (rule.command, incident["commands"] or []),
         (rule.network, incident["networks"] or []),

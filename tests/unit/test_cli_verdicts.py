@@ -90,6 +90,17 @@ def test_a_verdict_is_a_row_on_the_incident_and_one_more_on_what_is_like_it(
     assert "on holiday (SEC-1)" in capsys.readouterr().out
 
 
+def test_an_incident_of_several_principals_is_suppressed_for_each(warehouse: str) -> None:
+    """A sign-in and the role it took over are two principals of one visit."""
+    DeltaTable(f"{warehouse}/anomalies").update(
+        predicate=f"anomaly_id = 'f{ANA}'", updates={"principal": "'arn:aws:iam::1:role/admin'"}
+    )
+    options = ["--reason", "on holiday", "--suppress", "--warehouse", warehouse]
+    assert run("verdict", ANA[:9], "benign_expected", *options) == 0
+    likes = {(row["principal"], row["place"]) for row in rows_of(warehouse, DISPOSITIONS) if row["suppress"]}
+    assert likes == {(USER + "ana", "city:ana"), ("arn:aws:iam::1:role/admin", "city:ana")}
+
+
 def test_state_and_assignee_need_no_verdict(warehouse: str) -> None:
     options = ["--state", "acknowledged", "--assign", "dan", "--author", "eve", "--warehouse", warehouse]
     assert run("verdict", f"f{BO}"[:12], *options) == 0, "by the id of a finding"
