@@ -212,7 +212,7 @@ def test_columns_that_older_or_newer_versions_have_or_lack_do_not_break_the_page
             {"nearest_place_km", "maturity", "error_bits"},
             {"cadence_bits": 4.25, "cadence_days": 3},
         ),
-        ("incidents", {"accuracy_radius", "quality", "how_bits"}, {"state": "open"}),
+        ("incidents", {"accuracy_radius", "quality", "how_bits"}, {"mood": "open"}),
     ):
         table = next(t for t in rows if t.name == name)
         schema = table.arrow_schema()
