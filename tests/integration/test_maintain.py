@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from raretrail.errors import BusyError
-from raretrail.stages.maintain import maintain
+from raretrail.stages.maintain import _LISTING, SCRATCH, maintain
 from raretrail.tables import BASELINE_DIMENSION, BASELINE_VALUE, PLACES
 from raretrail.warehouse import Warehouse
 
@@ -52,6 +53,33 @@ def test_old_days_go_small_files_are_joined_and_nothing_else_changes(
     assert len(DeltaTable(str(tmp_path / BASELINE_DIMENSION.name)).file_uris()) == 5
     again = {one.table: one for one in maintain(warehouse, NOW)}
     assert again[BASELINE_DIMENSION.name].expired == again[BASELINE_DIMENSION.name].files_removed == 0
+
+
+def test_scratch_of_old_runs_is_vacuumed_and_listed_with_few_tasks(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    if os.environ.get("RARETRAIL_TEST_REMOTE"):
+        pytest.skip("tasks are counted through the context, which Connect has not")
+    warehouse = Warehouse(spark, str(tmp_path))
+    warehouse.stage(SCRATCH[0], spark.range(3))
+    folder = tmp_path / f"staged_{SCRATCH[0]}"
+    left = folder / "part-of-a-killed-run.parquet"
+    left.write_bytes(b"x")
+    os.utime(left, ((NOW - timedelta(days=365)).timestamp(),) * 2)
+    before = spark.conf.get(_LISTING)
+    spark.sparkContext.setJobGroup("maintenance", "counted")
+    assert maintain(warehouse, NOW) == [], "scratch is not told of"
+    tracker = spark.sparkContext.statusTracker()
+    stages = [
+        tracker.getStageInfo(stage)
+        for job in tracker.getJobIdsForGroup("maintenance")
+        for stage in (tracker.getJobInfo(job) or pytest.fail("a job is forgotten")).stageIds
+    ]
+    assert stages
+    assert sum(stage.numTasks for stage in stages if stage) < 1000
+    assert spark.conf.get(_LISTING) == before
+    assert not left.exists()
+    assert len(list(folder.glob("*.parquet"))) == len(DeltaTable(str(folder)).file_uris()) > 0
 
 
 def test_maintenance_waits_for_no_run(spark: SparkSession, tmp_path: Path) -> None:

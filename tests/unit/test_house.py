@@ -61,3 +61,19 @@ def test_guard_sees_what_connect_lacks(line: str) -> None:
 def test_no_two_test_files_share_a_name() -> None:
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names)), "pytest imports them by name alone"
+
+
+def test_maintenance_knows_every_scratch_table() -> None:
+    from raretrail.stages.maintain import SCRATCH
+
+    staged = {
+        node.args[0].value
+        for path in CODE
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "stage"
+        and len(node.args) == 2
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert staged == set(SCRATCH)

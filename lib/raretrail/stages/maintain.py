@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +15,12 @@ from raretrail.warehouse import Warehouse
 
 # Delta's own least: readers of a version need its files for so long.
 _KEPT = timedelta(days=7)
+# Written anew by every run and in no list of tables; only what old versions leave has to go.
+SCRATCH = ("chained", "fold", "folded_uses", "marked", "uses", "values")
+# Vacuuming lists a table's files with so many tasks, 10,000 by default: most of a minute for each table
+# on one machine, whatever its size.
+_LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+_LISTING_HERE = 8
 
 
 @dataclass(frozen=True)
@@ -39,19 +46,42 @@ def maintain(
     after the other and each step is safe to repeat, so a run that is killed is simply run again.
     """
     done = []
-    with warehouse.held():
-        for table in chosen:
+    scratch = [Table(f"staged_{name}", "", (), ()) for name in SCRATCH]
+    with warehouse.held(), _listing_as_suits(warehouse):
+        for table in [*chosen, *scratch]:
             if not warehouse.exists(table):
                 continue
             progress(table.name)
+            if table.name.startswith("staged_"):
+                _vacuum(warehouse, table)
+                continue
             expired = _expire(warehouse, table, now)
             metrics = warehouse.spark.sql(_optimize(warehouse, table, now)).select("metrics.*").first()
             removed = int(metrics["numFilesRemoved"]) if metrics else 0
             added = int(metrics["numFilesAdded"]) if metrics else 0
-            hours = int(_KEPT.total_seconds() // 3600)
-            warehouse.spark.sql(f"VACUUM {warehouse.name(table)} RETAIN {hours} HOURS").collect()
+            _vacuum(warehouse, table)
             done.append(Maintained(table.name, expired, removed, added))
     return done
+
+
+@contextmanager
+def _listing_as_suits(warehouse: Warehouse) -> Iterator[None]:
+    """For a directory of this machine list with few tasks; elsewhere leave it to the cluster."""
+    conf = warehouse.spark.conf
+    if not warehouse.directory:
+        yield
+        return
+    before = conf.get(_LISTING)
+    conf.set(_LISTING, _LISTING_HERE)
+    try:
+        yield
+    finally:
+        conf.set(_LISTING, before)
+
+
+def _vacuum(warehouse: Warehouse, table: Table) -> None:
+    hours = int(_KEPT.total_seconds() // 3600)
+    warehouse.spark.sql(f"VACUUM {warehouse.name(table)} RETAIN {hours} HOURS").collect()
 
 
 def _optimize(warehouse: Warehouse, table: Table, now: datetime) -> str:
