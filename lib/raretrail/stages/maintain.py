@@ -76,7 +76,10 @@ def _listing_as_suits(warehouse: Warehouse) -> Iterator[None]:
     try:
         yield
     finally:
-        conf.set(_LISTING, before)
+        if before is None:
+            conf.unset(_LISTING)
+        else:
+            conf.set(_LISTING, before)
 
 
 def _vacuum(warehouse: Warehouse, table: Table) -> None:
