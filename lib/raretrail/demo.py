@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ def demo(out: Path, seed: int, progress: Callable[[str], None]) -> str:
 
     An `out` left by an earlier demo is replaced; UsageError for any other folder that holds files.
     """
+    from raretrail.session import close_session, in_words, open_session
+    from raretrail.stages.run import run
+
     _clear(out)
     progress("simulate")
     shape = Shape(seed=seed, campaigns=CAMPAIGN_KINDS)
     simulated = out / "simulated"
-    simulate(simulated, shape)
     warehouse = out / "warehouse"
     settings, _ = load_settings(
         options={
@@ -41,13 +44,13 @@ def demo(out: Path, seed: int, progress: Callable[[str], None]) -> str:
             "geo": {"asn_db": str(simulated / "asn.mmdb")},
         }
     )
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # Spark takes seconds to start, on another core.
+        opening = pool.submit(open_session, driver_memory=settings.spark.driver_memory)
+        simulate(simulated, shape)
     end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
     span = (end - timedelta(days=shape.judged_days), end)
-
-    from raretrail.session import close_session, in_words, open_session
-    from raretrail.stages.run import run
-
-    spark = open_session(driver_memory=settings.spark.driver_memory)
+    spark = opening.result()
     try:
         ended = run(spark, settings, as_of=datetime.now(UTC), span=span, progress=progress)
     except Exception as error:

@@ -382,6 +382,7 @@ def _small(cores: str = "*") -> dict[str, str]:
         "spark.databricks.delta.snapshotPartitions": "1",
         # Compiling each plan, and planning it again between stages, costs more than small data gain.
         "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         "spark.sql.adaptive.enabled": "false",
     }
 

@@ -149,6 +149,17 @@ PLACE_COLUMNS: tuple[Column, ...] = (
     _c("network", "string", "AS<number>, or without an ASN database the /24 (IPv4) or /48 (IPv6)"),
 )
 
+# What an address is, whoever places it; by the text of the address alone.
+_ADDRESS: tuple[Column, ...] = (
+    _c(
+        "address_key",
+        "string",
+        "The address as text that sorts as addresses do: 4 and 8 or 6 and 32 hexadecimal digits; "
+        "empty for what is no address",
+    ),
+    _c("prefix", "string", "The /24 (IPv4) or /48 (IPv6) it lies in; empty for what is no address"),
+)
+
 PLACES = Table(
     "places",
     "One source address as one build of the databases places it",
@@ -160,6 +171,7 @@ PLACES = Table(
             "Which databases placed it: type@build date of the city and the ASN database",
         ),
         *PLACE_COLUMNS,
+        *_ADDRESS,
         _c("located_at", "timestamp", "When it was looked up", arrival=True),
     ),
     key=("source_ip_address", "geo_build"),
@@ -845,6 +857,7 @@ _FINDING: tuple[Column, ...] = (
     _c("first_time", "timestamp", "First of them"),
     _c("last_time", "timestamp", "Last of them"),
     *PLACE_COLUMNS,
+    *_ADDRESS,
     _c("geo_build", "string", "Build of the databases that placed it"),
     _c("known_network", "string", "The organisation's name for the network (conf/networks.yml)"),
     _c("known_network_kind", "string", "office, vpn, vendor, hosting or hostile"),

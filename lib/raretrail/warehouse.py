@@ -22,6 +22,8 @@ from raretrail.look import local_path as local_path
 from raretrail.tables import Table
 from raretrail.views import View
 
+# What is staged is read whole, so statistics of its columns would be gathered for nothing.
+_NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 
 
@@ -79,9 +81,11 @@ class Warehouse:
             return
         columns = ",\n".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in table.columns)
         partitioned = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-        stats = [name for name in table.stats or table.key if name not in table.partition_by]
-        properties = {"delta.dataSkippingStatsColumns": ",".join(stats)}
-        properties |= {f"delta.constraints.{name}": check for name, check in table.checks.items()}
+        properties = _NO_STATISTICS
+        if not table.name.startswith("staged_"):
+            stats = [name for name in table.stats or table.key if name not in table.partition_by]
+            properties = {"delta.dataSkippingStatsColumns": ",".join(stats)}
+        properties = properties | {f"delta.constraints.{name}": check for name, check in table.checks.items()}
         listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {self.name(table)} (\n{columns}\n) USING DELTA {partitioned} "
@@ -127,6 +131,7 @@ class Warehouse:
         nothing may be cached where Spark is reached over Connect.
         """
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        writer = writer.options(**_NO_STATISTICS)
         if self.is_schema:
             writer.saveAsTable(f"{self.location}.staged_{name}")
             return self.spark.read.table(f"{self.location}.staged_{name}")

@@ -54,8 +54,21 @@ def others_class(others: Column) -> Column:
     return chosen
 
 
-def _before(*keys: str, by: str = "day", days: int = WINDOW_DAYS) -> WindowSpec:
-    return Window.partitionBy(*keys).orderBy(by).rangeBetween(-days, -1)
+def _window(*keys: str, by: str = "day") -> WindowSpec:
+    return Window.partitionBy(*keys).orderBy(by)
+
+
+def _before(total: Column, *keys: str, by: str = "day", days: int = WINDOW_DAYS) -> Column:
+    """A count or a sum of whole numbers over the `days` before each row's.
+
+    As the difference of two that begin with the first row: Spark adds a row to those, where it would go
+    through all rows of a window that moves.
+    """
+    until, earlier = (
+        F.coalesce(total.over(_window(*keys, by=by).rangeBetween(Window.unboundedPreceding, -back)), F.lit(0))
+        for back in (1, days + 1)
+    )
+    return until - earlier
 
 
 def with_first_uses(uses: DataFrame) -> DataFrame:
@@ -70,14 +83,14 @@ def with_first_uses(uses: DataFrame) -> DataFrame:
         "identity",
         "day",
         F.row_number().over(by_identity).alias("nth"),
-        F.count(F.lit(1)).over(_before("identity")).alias("active_days"),
+        _before(F.count(F.lit(1)), "identity").alias("active_days"),
     )
     keys = ("dimension", "identity", "value")
     return (
         uses.join(active, ["identity", "day"])
-        .withColumn("days_90", F.count(F.lit(1)).over(_before(*keys)))
-        .withColumn("recent_5", F.count(F.lit(1)).over(_before(*keys, by="nth", days=5)))
-        .withColumn("on_last_day", F.count(F.lit(1)).over(_before(*keys, by="nth", days=1)))
+        .withColumn("days_90", _before(F.count(F.lit(1)), *keys))
+        .withColumn("recent_5", _before(F.count(F.lit(1)), *keys, by="nth", days=5))
+        .withColumn("on_last_day", _before(F.count(F.lit(1)), *keys, by="nth", days=1))
         .withColumn("first_use", (F.col("days_90") == 0) & (F.col("active_days") > 0))
         .drop("nth")
     )
@@ -134,10 +147,10 @@ def to_values(uses: DataFrame) -> DataFrame:
     counted = uses.where("is_actor")
     asked = uses.select("dimension", "value", "day").distinct()
     per_day = counted.select("dimension", "value", "day").distinct()
-    before = _before("dimension", "value")
+    before = _window("dimension", "value").rangeBetween(-WINDOW_DAYS, -1)
     days = per_day.select(
         "*",
-        F.count(F.lit(1)).over(before).alias("value_days_90"),
+        _before(F.count(F.lit(1)), "dimension", "value").alias("value_days_90"),
         F.min("day").over(before).alias("value_first_day"),
     )
     keys, group = ("dimension", "value", "identity"), ("dimension", "value")
@@ -170,7 +183,7 @@ def to_identities(uses: DataFrame) -> DataFrame:
         F.max("active_days").alias("active_days"),
         F.max(F.col("first_use").cast("int")).alias("new"),
     )
-    new_days = F.coalesce(F.sum("new").over(_before("dimension", "identity")), F.lit(0))
+    new_days = _before(F.sum("new"), "dimension", "identity")
     return per_day.select(
         F.col("day").alias("as_of"),
         "dimension",
@@ -217,14 +230,13 @@ def to_dimensions(uses: DataFrame, first_uses: DataFrame) -> DataFrame:
     summed = ["value_days", "active_days", "new_days"] + [
         f"first_uses_{index}" for index in range(len(OTHERS_CLASSES))
     ]
-    window = _before("dimension")
     rolled = (
         asked.join(daily, ["dimension", "day"], "left")
         .join(span.select("start"), how="cross")
         .select(
             "dimension",
             "day",
-            *[F.coalesce(F.sum(name).over(window), F.lit(0)).alias(name) for name in summed],
+            *[_before(F.sum(name), "dimension").alias(name) for name in summed],
             F.least(F.col("day") - F.col("start"), F.lit(WINDOW_DAYS)).alias("baseline_days"),
         )
     )
@@ -249,7 +261,7 @@ def to_dimensions(uses: DataFrame, first_uses: DataFrame) -> DataFrame:
 
 def to_pair_days(pairs: DataFrame) -> DataFrame:
     """History.pairs for every (kind, command, value, day) used."""
-    days = F.count(F.lit(1)).over(_before("kind", "command", "value"))
+    days = _before(F.count(F.lit(1)), "kind", "command", "value")
     return pairs.select(F.col("day").alias("as_of"), "kind", "command", "value", days.alias("pair_days_90"))
 
 

@@ -11,7 +11,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from raretrail.geo.distance import haversine_km_column
-from raretrail.geo.networks import address_key
 
 DIMENSIONS = ("place", "country", "network", "prefix", "command", "agent", "error", "hour", "jump")
 # Faster than an airliner, and further apart than two places one map may confuse.
@@ -32,7 +31,7 @@ def with_places(rows: DataFrame, places: DataFrame) -> DataFrame:
         "country_iso_code",
         F.coalesce("country_iso_code", "geo_status").alias("country"),
         F.coalesce("network", "geo_status").alias("network"),
-        F.coalesce(prefix_of(), F.lit("")).alias("prefix"),
+        "prefix",
         "latitude",
         "longitude",
         "accuracy_radius",
@@ -52,15 +51,6 @@ def identities() -> Column:
     actor = F.struct(F.col("actor").alias("identity"), F.lit(True).alias("is_actor"))
     principal = F.struct(F.col("principal").alias("identity"), F.lit(False).alias("is_actor"))
     return F.when(F.col("actor") == F.col("principal"), F.array(actor)).otherwise(F.array(actor, principal))
-
-
-def prefix_of(address: str = "source_ip_address") -> Column:
-    """The /24 of an IPv4 address or the /48 of an IPv6 address; null for anything else."""
-    column = F.col(address)
-    four = F.regexp_extract(column, r"^(\d{1,3}\.\d{1,3}\.\d{1,3})\.\d{1,3}$", 1)
-    key = F.when(column.contains(":"), address_key(column))
-    six = F.when(key.startswith("6"), F.substring(key, 2, 12))
-    return F.when(four != "", F.concat(four, F.lit(".0/24"))).otherwise(F.concat(six, F.lit("/48")))
 
 
 def use(dimension: str, value: str) -> Column:

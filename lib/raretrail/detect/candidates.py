@@ -187,7 +187,7 @@ def with_terms(
     for dimension, column in _VALUES.items():
         key = F.concat(F.lit(dimension + _SEPARATOR), F.col(column))
         rows = rows.withColumn(f"{dimension}_use", F.try_element_at("uses", key))
-    rows = rows.drop("uses", "prefix", "hour", "jump")
+    rows = rows.drop("uses", "hour", "jump")
     for kind in ("place", "country"):
         side = pairs.where(F.col("kind") == kind).select(
             "as_of",

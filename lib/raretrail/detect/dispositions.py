@@ -13,7 +13,6 @@ from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
 from raretrail.detect.rules import EQUAL, Rule
-from raretrail.geo.networks import address_key
 
 # Columns of an incident that come of what people say.
 STATE_COLUMNS = ("state", "assignee", "verdict", "verdict_by", "verdict_at", "suppressed_by")
@@ -52,9 +51,8 @@ def with_covering(findings: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     return (
         findings.crossJoin(F.broadcast(listed))
         .withColumn("named", F.collect_set(F.when(is_named, F.col("anomaly_id"))).over(incident))
-        .withColumn("address_key", address_key(F.col("source_ip_address")))
         .withColumn("covering", F.filter("rules", _covers))
-        .drop("rules", "named", "address_key")
+        .drop("rules", "named")
     )
 
 

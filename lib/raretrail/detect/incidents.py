@@ -7,7 +7,6 @@ from datetime import timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from raretrail.baseline.uses import prefix_of
 from raretrail.detect.candidates import where_bits, with_bits
 from raretrail.detect.findings import to_first_ids
 
@@ -45,9 +44,10 @@ def with_incident_id(findings: DataFrame, gap: timedelta) -> DataFrame:
     several identities and one visit.
     """
     fresh = (F.col("prefix_principals") == 0) & (F.col("principal_prefix_days") == 0)
-    range_new_to_all = F.coalesce(F.when(fresh, prefix_of()), F.col("anomaly_id"))
+    fresh = fresh & (F.col("prefix") != "")
+    range_new_to_all = F.coalesce(F.when(fresh, F.col("prefix")), F.col("anomaly_id"))
     rows = _chained(findings.drop("incident_id"), ("actor", "place"), gap, "visit")
-    rows = _chained(rows.withColumn("prefix", range_new_to_all), ("prefix",), gap, "stay")
+    rows = _chained(rows.withColumn("range", range_new_to_all), ("range",), gap, "stay")
     # Visits that share a stay are one incident, and so are stays that share a visit. Two rounds of taking
     # the least name reach every visit that is a stay away from a neighbour; windows alone do it.
     rows = rows.withColumn("joined", F.col("visit"))
@@ -55,7 +55,7 @@ def with_incident_id(findings: DataFrame, gap: timedelta) -> DataFrame:
         rows = rows.withColumn("joined", F.min("joined").over(Window.partitionBy(shared)))
     together = Window.partitionBy("joined").orderBy("first_time", "anomaly_id")
     return rows.withColumn("incident_id", F.first("anomaly_id").over(together)).drop(
-        "visit", "stay", "prefix", "joined"
+        "visit", "stay", "range", "joined"
     )
 
 

@@ -18,14 +18,13 @@ import geoip2.database
 from geoip2.errors import AddressNotFoundError
 
 from raretrail.errors import RaretrailError
+from raretrail.geo.addresses import Address, key_of
 from raretrail.geo.databases import BROKEN, build_name, local_path
 from raretrail.tables import PLACE_COLUMNS, PLACES
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 Place = tuple[
     str,  # geo_status
@@ -107,6 +106,12 @@ def place_of(
     return _nowhere("not_found" if _is_public(parsed) else "private", None, tail)
 
 
+def address_of(text: str | None) -> tuple[str, str]:
+    """(address_key, prefix) of an address as CloudTrail wrote it; empty for what is none."""
+    parsed = _parse(text.strip()) if text else None
+    return (key_of(parsed), _block(parsed)) if parsed is not None else ("", "")
+
+
 def to_places(
     addresses: DataFrame,
     city_path: str,
@@ -167,8 +172,8 @@ def _located(
             f"this worker has the databases {here}, the run was started with {geo_build}: "
             "give every machine the same files"
         )
-    places = [place_of(address, city_reader, asn_reader) for address in addresses]
-    columns: list[Any] = list(zip(*places, strict=True)) or [()] * len(PLACE_COLUMNS)
+    places = [(*place_of(address, city_reader, asn_reader), *address_of(address)) for address in addresses]
+    columns: list[Any] = list(zip(*places, strict=True)) or [()] * (len(PLACE_COLUMNS) + 2)
     rows = len(addresses)
     values = [addresses, [geo_build] * rows, *columns, [located_at] * rows]
     schema = PLACES.arrow_schema()

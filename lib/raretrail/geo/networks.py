@@ -11,72 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from raretrail.errors import UsageError
 from raretrail.geo.addresses import range_of
 from raretrail.settings import KnownNetwork
 
-_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
-# What stands around an address: a port after IPv4; brackets with or without a port; a zone.
-_WITH_PORT = rf"^({_IPV4}):[0-9]{{1,5}}$"
-_BRACKETED = r"^\[([^\]]*)\](:[0-9]{1,5})?$"
-_ZONE = r"%[^%]*$"
-_MAPPED = "6" + "0" * 20 + "ffff"
 _ENTRY = (
     "networks array<struct<first:string,last:string,as_number:bigint,"
     "known_network:string,known_network_kind:string>>"
 )
 
 
-def address_key(address: Column) -> Column:
-    """`key_of` the address a text column holds, as `geo.locate` reads it; null where it holds none."""
-    text = F.lower(F.trim(address))
-    text = F.when(text.rlike(_WITH_PORT), F.substring_index(text, ":", 1)).otherwise(text)
-    text = F.regexp_replace(F.regexp_replace(text, _BRACKETED, "$1"), _ZONE, "")
-    four = F.when(text.rlike(f"^{_IPV4}$"), text)
-    # ::ffff:192.0.2.1 is written with the tail of an IPv4 address, which stands for two groups.
-    tail = F.regexp_extract(text, rf":({_IPV4})$", 1)
-    groups = F.regexp_replace(_hex_of(tail), "^(.{4})(.{4})$", "$1:$2")
-    six = F.when(tail != "", F.concat(F.regexp_extract(text, "^(.*:)[^:]*$", 1), groups))
-    wide = _wide(F.coalesce(six, text))
-    key = F.when(four.isNotNull(), F.concat(F.lit("4"), _hex_of(four))).otherwise(
-        F.when(wide.isNotNull(), F.concat(F.lit("6"), wide))
-    )
-    return F.when(key.startswith(_MAPPED), F.concat(F.lit("4"), F.substring(key, 26, 8))).otherwise(key)
-
-
-def _hex_of(dotted: Column) -> Column:
-    """Eight hexadecimal digits of a dotted IPv4 address."""
-    octets = F.split(dotted, r"\.")
-    return F.lower(
-        F.array_join(F.transform(octets, lambda o: F.lpad(F.hex(o.try_cast("bigint")), 2, "0")), "")
-    )
-
-
-def _wide(text: Column) -> Column:
-    """The 32 hexadecimal digits of an IPv6 address; null for any other text."""
-    parts = F.split(text, "::")
-    halves = F.transform(parts, lambda half: F.filter(F.split(half, ":"), lambda group: group != ""))
-    before, after = F.try_element_at(halves, F.lit(1)), F.try_element_at(halves, F.lit(2))
-    missing = 8 - F.size(before) - F.coalesce(F.size(after), F.lit(0))
-    groups = F.when(F.size(parts) == 1, before).otherwise(
-        F.concat(before, F.array_repeat(F.lit("0"), F.greatest(missing, F.lit(0)).cast("int")), after)
-    )
-    written = (
-        text.contains(":")
-        & (F.size(parts) <= 2)
-        & ~text.rlike("(^|[^:]):$|^:([^:]|$)|:::")
-        & F.when(F.size(parts) == 1, missing == 0).otherwise(missing >= 1)
-        & F.forall(groups, lambda group: group.rlike("^[0-9a-f]{1,4}$"))
-    )
-    return F.when(written, F.array_join(F.transform(groups, lambda group: F.lpad(group, 4, "0")), ""))
-
-
 def with_known_network(rows: DataFrame, networks: Sequence[KnownNetwork]) -> DataFrame:
-    """rows (source_ip_address, as_number) plus known_network and known_network_kind.
+    """rows (address_key, as_number) plus known_network and known_network_kind.
 
     The smallest block that holds the address names it, else its AS number; null where neither is
     known.
@@ -96,7 +45,6 @@ def with_known_network(rows: DataFrame, networks: Sequence[KnownNetwork]) -> Dat
     )
     return (
         rows.crossJoin(F.broadcast(known))
-        .withColumn("address_key", address_key(F.col("source_ip_address")))
         .withColumn("known", entry)
         .select(*rows.columns, "known.known_network", "known.known_network_kind")
     )

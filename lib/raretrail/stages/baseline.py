@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -48,6 +49,7 @@ from raretrail.tables import (
     PRESENCE_DAILY,
     Table,
 )
+from raretrail.together import together
 from raretrail.warehouse import Warehouse, on_days
 
 # A gap of more days than this is built from the facts rather than walked day by day.
@@ -213,11 +215,16 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
     snapshot = to_snapshot(placed, uses, first_uses, as_of, first)
     shown = to_city_hours(between(warehouse.read(PRESENCE_DAILY), start, as_of), places)
     weights = to_weights(shown.withColumn("as_of", F.unix_date(F.lit(as_of))))
-    warehouse.replace(BASELINE_CITY_ACTION, weights.withColumn("as_of", F.lit(as_of)), this_day)
     errors = between(warehouse.read(ERROR_QUARTER_HOUR), start, as_of)
     failed = to_error_hours(to_error_quarters(errors)).withColumn("as_of", F.unix_date(F.lit(as_of)))
-    warehouse.replace(BASELINE_ERROR_HOUR, to_habits(failed).withColumn("as_of", F.lit(as_of)), this_day)
-    # The dimension table goes last: a snapshot counts as stored only once all of it is.
-    for field, table in _SNAPSHOT.items():
-        rows = getattr(snapshot, field).withColumn("as_of", F.lit(as_of))
-        warehouse.replace(table, rows.withColumn("scope", F.lit(ORGANIZATION)), this_day)
+    baselines = [(BASELINE_CITY_ACTION, weights), (BASELINE_ERROR_HOUR, to_habits(failed))] + [
+        (table, getattr(snapshot, field).withColumn("scope", F.lit(ORGANIZATION)))
+        for field, table in _SNAPSHOT.items()
+    ]
+    stores = [
+        partial(warehouse.replace, table, rows.withColumn("as_of", F.lit(as_of)), this_day)
+        for table, rows in baselines
+    ]
+    together(stores[:-1])
+    # The dimension table, the last one, waits: a snapshot counts as stored only once all of it is.
+    stores[-1]()

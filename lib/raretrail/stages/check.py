@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from raretrail.quality.gate import Gate, gate
-from raretrail.quality.judge import Verdict, judge, to_results
+from raretrail.quality.judge import Verdict, judge, prepare, to_results
 from raretrail.quality.measure import measure
-from raretrail.quality.suites import load_suites
+from raretrail.quality.suites import Suite, load_suites
 from raretrail.settings import Settings
 from raretrail.tables import (
     BASELINE_COMMAND_PLACE,
@@ -19,7 +20,13 @@ from raretrail.tables import (
     INGEST_FILES,
     STAGED_ANOMALIES,
 )
+from raretrail.together import ahead, together
 from raretrail.warehouse import Warehouse, on_days
+
+
+def prepare_check(settings: Settings) -> None:
+    """Load what the checks need, which takes seconds, while something else is waited for."""
+    ahead(lambda: prepare(_suites(settings).values()))
 
 
 def check(
@@ -40,11 +47,16 @@ def check(
         "findings": warehouse.read(STAGED_ANOMALIES),
         "ledger": warehouse.read(INGEST_FILES).where(F.col("run_id") == run_id),
     }
+    suites = _suites(settings)
+    asked = [name for name in suites if name in subjects]
+    measured = together([partial(measure, subjects[name], suites[name]) for name in asked])
     verdicts: list[Verdict] = []
-    for name, suite in load_suites(*settings.conf_folders("expectations")).items():
-        if name in subjects:
-            measured = measure(subjects[name], suite)
-            verdicts += judge(measured, suite, run_id=run_id, checked_at=now)
+    for name, measures in zip(asked, measured, strict=True):
+        verdicts += judge(measures, suites[name], run_id=run_id, checked_at=now)
     results = warehouse.spark.createDataFrame(to_results(verdicts), DATA_QUALITY.spark_schema())
     warehouse.append(DATA_QUALITY, results)
     return gate(verdicts)
+
+
+def _suites(settings: Settings) -> dict[str, Suite]:
+    return load_suites(*settings.conf_folders("expectations"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -50,6 +51,7 @@ from raretrail.tables import (
     STAGED_CENSUS,
     Table,
 )
+from raretrail.together import together
 from raretrail.warehouse import Warehouse, local_path, on_days
 
 _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
@@ -200,8 +202,8 @@ def write_facts(warehouse: Warehouse, days: Collection[date], without: DataFrame
     events = warehouse.read(EVENTS).where(F.col("event_date").isin(*sorted(days)))
     if without is not None:
         events = events.join(without, list(_RECORD), "left_anti")
-    for table, to_facts in _FACTS:
-        warehouse.replace(table, to_facts(events), on_days("event_date", sorted(days)))
+    these = on_days("event_date", sorted(days))
+    together([partial(warehouse.replace, table, to_facts(events), these) for table, to_facts in _FACTS])
 
 
 def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:

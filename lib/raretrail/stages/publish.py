@@ -10,7 +10,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
-from raretrail.baseline.uses import prefix_of
 from raretrail.detect.dispositions import to_incident_states, with_states, with_suppressed_by
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.detect.rank import to_calibrations, with_score
@@ -69,14 +68,12 @@ def publish(
     in_window = F.expr(window.holds("bucket_start"))
     stay = before.where(~in_window | _held(gate))
     # What may chain with what the run found: of the same actors, and lately from the same address ranges.
-    moving = staged.select("actor", prefix_of().alias("prefix")).unionByName(
-        before.where(in_window).select("actor", prefix_of().alias("prefix"))
-    )
+    moving = staged.select("actor", "prefix").unionByName(before.where(in_window).select("actor", "prefix"))
     lately = F.col("bucket_date") >= F.lit(window.days[0] - timedelta(days=_JOINING_DAYS))
     ranges = (
         stay.where(lately)
-        .select("actor", prefix_of().alias("prefix"))
-        .join(moving.select("prefix").distinct(), "prefix", "left_semi")
+        .select("actor", "prefix")
+        .join(moving.where("prefix <> ''").select("prefix").distinct(), "prefix", "left_semi")
     )
     actors = moving.select("actor").unionByName(ranges.select("actor")).distinct()
     untouched = stay.join(actors, "actor", "left_semi")

@@ -24,7 +24,7 @@ from raretrail.stages.baseline import (
     ensure_known_places,
     known_uses,
 )
-from raretrail.stages.check import check
+from raretrail.stages.check import check, prepare_check
 from raretrail.stages.ingest import ingest
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.publish import publish
@@ -144,6 +144,8 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
     if "ingest" in steps:
         with this.stage("ingest"):
             _ingest(this, earlier)
+    if "publish" in steps and (this.span or this.record["counts"].get("files_new")):
+        prepare_check(this.settings)
     upto = (this.span[1] if this.span else this.as_of).date()
     uses: KnownUses | None = None
     if this.span and this.warehouse.exists(EVENTS) and {"baseline", "score"} & set(steps):

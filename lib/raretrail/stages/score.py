@@ -10,7 +10,6 @@ from pyspark.sql import functions as F
 
 from raretrail.baseline.history import History, history_of
 from raretrail.baseline.nearest import to_coordinates, to_nearest
-from raretrail.baseline.uses import prefix_of
 from raretrail.detect.candidates import to_candidates, to_jump_ends, to_lookup, with_terms
 from raretrail.detect.findings import to_evidence, to_findings
 from raretrail.detect.sensitivity import load_levels
@@ -111,13 +110,12 @@ def score(
             {
                 "country": F.coalesce("country_iso_code", "geo_status"),
                 "network": F.coalesce("network", "geo_status"),
-                "prefix": F.coalesce(prefix_of(), F.lit("")),
                 "source_ip_address": address,
             }
         )
         .drop("located_at")
     )
-    ages = history.dimensions.groupBy("as_of").agg(F.max("baseline_days").alias("baseline_days"))
+    ages = surprises.groupBy("as_of").agg(F.max("baseline_days").alias("baseline_days"))
     spikes = spikes_of(warehouse, window_events(warehouse, window), ages, window.days, stored=stored)
     candidates = (
         to_candidates(window_events(warehouse, window))
