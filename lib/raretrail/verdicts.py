@@ -7,12 +7,14 @@ delta-rs writes them, elsewhere Spark.
 from __future__ import annotations
 
 import getpass
+import random
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raretrail.detect.rules import EQUAL, problem_of, to_rules
 from raretrail.errors import RaretrailError, UsageError
@@ -21,8 +23,13 @@ from raretrail.look import Condition, Look
 from raretrail.show.text import in_utc
 from raretrail.tables import ANOMALIES, CHANGE_WINDOWS, DISPOSITIONS, INCIDENTS, Table
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Row = dict[str, Any]
 SHOWN_DAYS = 30
+# Times a row is offered to a table that others write to at the same moment.
+_ATTEMPTS = 20
 # delta-rs takes these in a path for something else.
 _UNWRITABLE = "[]%"
 
@@ -54,21 +61,36 @@ def is_writable(folder: Path | None) -> bool:
 def write(folder: Path, table: Table, rows: Sequence[Row]) -> None:
     """Add rows to a table of a warehouse in a directory, which is made if it is not there."""
     import pyarrow as pa
-    from deltalake import DeltaTable, write_deltalake
-    from deltalake.exceptions import DeltaError
+    from deltalake.exceptions import CommitFailedError, DeltaError
 
     path = str(folder / table.name)
-    try:
-        if not DeltaTable.is_deltatable(path):
-            created = DeltaTable.create(
-                path, table.arrow_schema(), name=table.name, description=table.comment, mode="ignore"
-            )
-            if table.checks:
-                created.alter.add_constraint(table.checks)
-        data = pa.Table.from_pylist(list(rows), schema=table.arrow_schema())
-        write_deltalake(path, data, mode="append")
-    except DeltaError as error:
-        raise RaretrailError(f"{path}: could not be written: {error}") from None
+    data = pa.Table.from_pylist(list(rows), schema=table.arrow_schema())
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _append(path, table, data)
+            return
+        except CommitFailedError as error:
+            # Somebody else wrote, or made the table, at the same moment.
+            if attempt == _ATTEMPTS:
+                raise RaretrailError(f"{path}: could not be written, others keep writing: {error}") from None
+            time.sleep(random.uniform(0, 0.1 * attempt))
+        except DeltaError as error:
+            raise RaretrailError(f"{path}: could not be written: {error}") from None
+
+
+def _append(path: str, table: Table, data: pa.Table) -> None:
+    from deltalake import DeltaTable, write_deltalake
+
+    if not DeltaTable.is_deltatable(path):
+        DeltaTable.create(
+            path, table.arrow_schema(), name=table.name, description=table.comment, mode="ignore"
+        )
+    made = DeltaTable(path)
+    there = made.metadata().configuration
+    checks = {name: check for name, check in table.checks.items() if f"delta.constraints.{name}" not in there}
+    if checks:
+        made.alter.add_constraint(checks)
+    write_deltalake(path, data, mode="append")
 
 
 # ---------------------------------------------------------------------------------- what is meant by it

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from raretrail.detect.dispositions import to_incident_states, with_suppressed_by
 from raretrail.detect.rules import Rule, named_since, to_rules
+from raretrail.geo.locate import address_of
 
 NOW = datetime(2026, 2, 20, 12, tzinfo=UTC)
 AT = datetime(2026, 2, 20, 9, tzinfo=UTC)
@@ -124,8 +125,8 @@ def test_what_was_said_since_names_its_incidents_and_those_it_takes_a_word_back_
 
 _FINDING = (
     "anomaly_id string, incident_id string, detector string, principal string, command string, place string,"
-    "source_ip_address string, network string, recipient_account_id string, first_time timestamp,"
-    "last_time timestamp, bits double, first_scored_at timestamp"
+    "source_ip_address string, address_key string, network string, recipient_account_id string,"
+    "first_time timestamp, last_time timestamp, bits double, first_scored_at timestamp"
 )
 
 
@@ -136,7 +137,8 @@ def finding(identifier: str, incident: str = "i", **more: Any) -> dict[str, Any]
         "network": "AS64500", "recipient_account_id": "1", "first_time": AT,
         "last_time": AT + timedelta(minutes=5), "bits": 10.0, "first_scored_at": AT + HOUR,
     }  # fmt: skip
-    return row | more
+    row |= more
+    return row | {"address_key": address_of(row["source_ip_address"])[0]}
 
 
 @pytest.mark.integration

@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from raretrail.detect.incidents import to_incidents, with_incident_id
+from raretrail.geo.locate import address_of
 from raretrail.tables import ANOMALIES
 
 NOON = datetime(2026, 2, 1, 12, tzinfo=UTC)
@@ -28,7 +29,9 @@ def finding(name: str, minutes: int = 0, **changed: Any) -> dict[str, Any]:
         "hour_bits": 0.0, "host_bits": 0.0, "command_bits": 0.0, "what_bits": 0.0, "where_bits": 2.0,
         "how_bits": 0.0, "bits": 2.0, "summary": "s",
     }  # fmt: skip
-    return {name: None for name in ANOMALIES.column_names} | base | changed
+    row = {name: None for name in ANOMALIES.column_names} | base | changed
+    key, prefix = address_of(row["source_ip_address"])
+    return row | {"address_key": key, "prefix": prefix}
 
 
 def chained(spark: SparkSession, *findings: dict[str, Any]) -> DataFrame:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from raretrail.errors import RaretrailError
 from raretrail.geo.databases import EMBEDDED, local_path
-from raretrail.geo.locate import locate_table, place_of, to_places
+from raretrail.geo.locate import address_of, locate_table, place_of, to_places
 from raretrail.tables import GEO_STATUSES, PLACE_COLUMNS, PLACES
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -338,6 +338,23 @@ def test_any_text_gets_a_row_of_the_right_types(text: str | None) -> None:
     for column in PLACE_COLUMNS:
         value = found[column.name]
         assert value is None or type(value) is types[column.type]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "prefix"),
+    [
+        ("203.0.113.7", "4cb007107", "203.0.113.0/24"),
+        (" 203.0.113.7:443 ", "4cb007107", "203.0.113.0/24"),
+        ("::ffff:203.0.113.7", "4cb007107", "203.0.113.0/24"),
+        ("2001:DB8:1:2::5", "620010db8000100020000000000000005", "2001:db8:1::/48"),
+        ("[fe80::1%eth0]:443", "6fe800000000000000000000000000001", "fe80::/48"),
+        *[(text, "", "") for text in (None, "", "AWS Internal", "ec2.amazonaws.com", "01.2.3.4", "1::2::3")],
+    ],
+)
+def test_an_address_has_a_key_that_sorts_and_a_prefix(text: str | None, key: str, prefix: str) -> None:
+    assert address_of(text) == (key, prefix)
+    table = locate_table([text], EMBEDDED, None, EMBEDDED_BUILD, NOW)
+    assert [table[name][0].as_py() for name in ("address_key", "prefix")] == [key, prefix]
 
 
 # ------------------------------------------------------------------------------------- as a table
