@@ -18,6 +18,8 @@ _FAST = {
     "spark.default.parallelism": "1",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.shuffle.partitions": "1",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 
 
@@ -27,6 +29,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = open_session(
         remote=os.environ.get("RARETRAIL_TEST_REMOTE"),
         cores="2",
+        # One JVM for all tests lives long enough for its full compiler to pay.
+        size="large",
         scratch=tmp_path_factory.mktemp("spark"),
         conf=_FAST,
     )

@@ -3,7 +3,7 @@
     python -m detection --cache DIR [--seeds reporting|choosing|N,N] [--people N] [--days N]
                         [--judged N] [--no-asn] [--scorer MODULE:FUNCTION ...]
 
-Run from bench/. FUNCTION takes an organisation and returns (incidents, scores), higher worse.
+Run from bench/. FUNCTION takes an organisation and the cache and returns (incidents, scores), higher worse.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .measure import BUDGETS, Incident, Measure, incidents, measure, principal
 from .organisations import Organisation, organisations, shapes
 from .reference import reference_scores
 
-Scorer = Callable[[Organisation], tuple[Sequence[Incident], Sequence[float]]]
+Scorer = Callable[[Organisation, Path], tuple[Sequence[Incident], Sequence[float]]]
 
 SEEDS = {"choosing": (1, 2, 3, 4, 5, 6), "reporting": (21, 22, 23, 24, 25, 26, 27)}
 # Which of max and sum serves each reference scorer best, found on the choosing seeds.
@@ -57,7 +57,7 @@ def main() -> None:
         for name, key in BEST.items():
             measures[name].append(measure(seen, found, scores[key]))
         for name, scorer in ours.items():
-            measures[name].append(measure(seen, *scorer(seen)))
+            measures[name].append(measure(seen, *scorer(seen, options.cache)))
     print(table(measures))
 
 

@@ -8,18 +8,17 @@ its judged days by `raretrail.stages.run`, and what the table `incidents` holds 
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from raretrail.look import open_duckdb
 from raretrail.session import close_session, open_session
-from raretrail.settings import load_settings
+from raretrail.settings import Settings, load_settings
 from raretrail.simulate import simulate
 from raretrail.stages.run import run
 from raretrail.tables import INCIDENTS
@@ -31,16 +30,60 @@ Found = tuple[Sequence[Incident], Sequence[float]]
 
 
 def score(organisation: Organisation, cache: Path | None = None) -> Found:
-    """The organisation's incidents and their bits. With cache, kept there under the settings' hash."""
-    with_asn = not organisation.name.endswith("no ASN")
-    settings, _ = load_settings()
-    kept = cache and cache / f"{organisation.name.replace(' ', '-')}.{settings.hash}.incidents"
-    if kept and kept.exists():
-        rows = pickle.loads(kept.read_bytes())
-    else:
-        rows = _played(organisation, with_asn)
-        if kept:
-            kept.write_bytes(pickle.dumps(rows))
+    """The organisation's incidents and their bits. With cache, what was played is kept there."""
+    if cache is None:
+        with tempfile.TemporaryDirectory(prefix="raretrail-bench-") as folder:
+            return _read(organisation, play(organisation, Path(folder)))
+    return _read(organisation, play(organisation, cache))
+
+
+def play(organisation: Organisation, cache: Path) -> Settings:
+    """Play the organisation forward, unless it was under the same settings; the settings to read it by.
+
+    Its warehouse and its map stay in a folder of cache.
+    """
+    shape = organisation.shape
+    bare, _ = load_settings()
+    folder = cache / f"{organisation.name.replace(' ', '-')}.{bare.hash[:12]}"
+    simulated, warehouse = folder / "simulated", folder / "warehouse"
+    asn = {} if organisation.name.endswith("no ASN") else {"asn_db": str(simulated / "asn.mmdb")}
+    options = {"trail": [str(simulated / "trail")], "warehouse": str(warehouse), "geo": asn}
+    if (folder / "done").exists():
+        return load_settings(options=options)[0]
+    shutil.rmtree(folder, ignore_errors=True)
+    simulate(simulated, shape)
+    settings, _ = load_settings(options=options)
+    start = time.perf_counter()
+    spark = open_session(driver_memory=settings.spark.driver_memory)
+    try:
+        ended = run(spark, settings, as_of=datetime.now(UTC), span=span_of(organisation))
+    finally:
+        close_session(spark)
+    seconds = {name: round(s) for name, s in ended.record["seconds"].items()}
+    print(f"{organisation.name}: {time.perf_counter() - start:.0f} s {seconds}", file=sys.stderr)
+    shutil.rmtree(simulated / "trail")
+    (folder / "done").touch()
+    return settings
+
+
+def span_of(organisation: Organisation) -> tuple[datetime, datetime]:
+    """The judged days, as the job takes them."""
+    shape = organisation.shape
+    end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
+    return end - timedelta(days=shape.judged_days), end
+
+
+def _read(organisation: Organisation, settings: Settings) -> Found:
+    assert settings.warehouse
+    with open_duckdb(settings.warehouse) as look:
+        rows = look.rows(INCIDENTS, order=(("bits", "desc"), ("incident_id", "asc")))
+    return as_found(
+        organisation, [(r["actor"], r["place"], r["evidence_event_ids"] or (), r["bits"]) for r in rows]
+    )
+
+
+def as_found(organisation: Organisation, rows: Iterable[tuple[str, str, Sequence[str], float]]) -> Found:
+    """Incidents as they are measured, of (who, place, event ids, bits)."""
     by_id = {event.id: event for event in organisation.events}
     found, scores = [], []
     for who, place, ids, bits in rows:
@@ -49,29 +92,3 @@ def score(organisation: Organisation, cache: Path | None = None) -> Found:
             found.append(Incident(who, place, events))
             scores.append(bits)
     return found, scores
-
-
-def _played(organisation: Organisation, with_asn: bool) -> list[tuple[str, str, list[str], float]]:
-    shape = organisation.shape
-    work = Path(tempfile.mkdtemp(prefix="raretrail-bench-"))
-    try:
-        simulated = work / "simulated"
-        simulate(simulated, shape)
-        asn = {"asn_db": str(simulated / "asn.mmdb")} if with_asn else {}
-        options = {"trail": [str(simulated / "trail")], "warehouse": str(work / "warehouse"), "geo": asn}
-        settings, _ = load_settings(options=options)
-        end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
-        span = (end - timedelta(days=shape.judged_days), end)
-        start = time.perf_counter()
-        spark = open_session(driver_memory=settings.spark.driver_memory)
-        try:
-            ended = run(spark, settings, as_of=datetime.now(UTC), span=span)
-        finally:
-            close_session(spark)
-        seconds = {name: round(s) for name, s in ended.record["seconds"].items()}
-        print(f"{organisation.name}: {time.perf_counter() - start:.0f} s {seconds}", file=sys.stderr)
-        with open_duckdb(str(work / "warehouse")) as look:
-            rows = look.rows(INCIDENTS, order=(("bits", "desc"), ("incident_id", "asc")))
-        return [(r["actor"], r["place"], list(r["evidence_event_ids"] or ()), r["bits"]) for r in rows]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

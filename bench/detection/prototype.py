@@ -696,7 +696,7 @@ def _close(c: Chain, group: list[int], chains: list[Chain]) -> bool:
     )
 
 
-def score(o: Organisation) -> tuple[list[Incident], list[float]]:
+def score(o: Organisation, cache: Path | None = None) -> tuple[list[Incident], list[float]]:
     """Incidents and their scores."""
     chains = features(o)
     scores = [combine(c)[0] for c in chains]

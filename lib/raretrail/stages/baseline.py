@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
-from functools import partial
+from functools import partial, reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -122,10 +122,20 @@ def stored_snapshot(warehouse: Warehouse, as_of: date) -> Snapshot:
     )
 
 
-def stored_history(warehouse: Warehouse, geo: Geo, day: date) -> History:
-    """What was known before `day` of what was used on it, from its stored snapshot."""
-    uses, pairs = located_uses(warehouse, geo, day, day + timedelta(days=1))
-    return history_as_of(uses, pairs, stored_snapshot(warehouse, day))
+def stored_history(warehouse: Warehouse, geo: Geo, days: Collection[date]) -> History:
+    """What was known before each of these days of what was used on it, from their stored snapshots."""
+    uses, pairs = located_uses(warehouse, geo, min(days), max(days) + timedelta(days=1))
+    uses = warehouse.stage("uses_of_days", uses)
+    parts = []
+    for day in sorted(days):
+        this = F.col("day") == F.unix_date(F.lit(day))
+        parts.append(history_as_of(uses.where(this), pairs.where(this), stored_snapshot(warehouse, day)))
+    return History(
+        **{
+            f.name: reduce(DataFrame.unionByName, [getattr(p, f.name) for p in parts])
+            for f in fields(History)
+        }
+    )
 
 
 def advance_baseline(
@@ -192,7 +202,7 @@ def _advance(
         if day in known:
             warehouse.replace(
                 FIRST_USES,
-                to_first_uses_of_day(stored_history(warehouse, geo, day)),
+                to_first_uses_of_day(stored_history(warehouse, geo, [day])),
                 on_days("event_date", [day]),
             )
     fold = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(old))

@@ -164,13 +164,12 @@ def _history(
 ) -> tuple[History, DataFrame]:
     """What was known before each day, and the places known then (identity, value, day)."""
     if stored:
-        parts = [stored_history(warehouse, geo, day) for day in days]
         known = (
             warehouse.read(BASELINE_IDENTITY_VALUE)
             .where(on_days("as_of", days[-1:]) + " AND dimension = 'place'")
             .select("identity", "value", F.unix_date("last_day").alias("day"))
         )
-        return _together(parts), known
+        return stored_history(warehouse, geo, days), known
     if uses is None:
         uses = known_uses(warehouse, geo, days[0], days[-1] + timedelta(days=1))
     history = history_of(uses.known, uses.values, uses.pairs)
@@ -182,16 +181,6 @@ def _history(
 def _is_stored(warehouse: Warehouse, days: list[date]) -> bool:
     """Whether few days are judged, and by snapshots that are there."""
     return len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse))
-
-
-def _together(parts: list[History]) -> History:
-    joined = {}
-    for field in fields(History):
-        frame = getattr(parts[0], field.name)
-        for part in parts[1:]:
-            frame = frame.unionByName(getattr(part, field.name))
-        joined[field.name] = frame
-    return History(**joined)
 
 
 def _time(time: datetime) -> str:

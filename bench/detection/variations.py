@@ -1,0 +1,221 @@
+"""What each term is worth, and what each constant is: the job's own formula with one thing changed.
+
+    python -m detection.variations --cache DIR [--seeds N,N] [--only ablation|sensitivity]
+
+Run from bench/. Organisations are those `detection.engine` has played; a variation judges their days
+once more from the stored history. An ablation takes a term out of every finding, a sensitivity run
+halves and doubles a constant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from raretrail.baseline import uses as uses_room
+from raretrail.baseline.uses import to_pairs, with_places
+from raretrail.detect import candidates, incidents, surprise
+from raretrail.detect.candidates import where_bits, with_bits
+from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
+from raretrail.detect.sensitivity import HIGHEST
+from raretrail.session import close_session, open_session
+from raretrail.settings import Settings
+from raretrail.stages.baseline import KnownUses, between
+from raretrail.stages.locating import open_geo, places_of
+from raretrail.stages.score import Window, score
+from raretrail.tables import ANOMALIES, EVENTS, PRESENCE_DAILY, STAGED_ANOMALIES
+from raretrail.warehouse import Warehouse
+
+from .__main__ import SEEDS
+from .engine import as_found, play, span_of
+from .measure import BUDGETS, Measure, measure
+from .organisations import Organisation, organisations, shapes
+
+WHERE = ("place", "network", "prefix", "jump")
+HOW = ("agent", "hour", "host")
+WHAT = ("command", "error")
+# The constants of the score, where they live. Shares double to 1 at most.
+CONSTANTS: dict[str, tuple[Any, str]] = {
+    "CAPS": (surprise, "CAPS"),
+    "RATE_PRIOR_DAYS": (surprise, "RATE_PRIOR_DAYS"),
+    "ALPHA": (surprise, "ALPHA"),
+    "COMMAND_OFFSET_BITS": (surprise, "COMMAND_OFFSET_BITS"),
+    "RECENT_WEIGHT": (surprise, "RECENT_WEIGHT"),
+    "ROLL_OUT_DAYS": (surprise, "ROLL_OUT_DAYS"),
+    "ROLL_OUT_OTHERS": (surprise, "ROLL_OUT_OTHERS"),
+    "PLACE_DAYS_FOR_NETWORK": (candidates, "_PLACE_DAYS_FOR_NETWORK"),
+    "MATURE_DAYS": (candidates, "_MATURE_DAYS"),
+    "OWN_HABIT_DAYS": (candidates, "_OWN_HABIT_DAYS"),
+    "HOUR_DAYS": (candidates, "_HOUR_DAYS"),
+    "HOST_BITS": (candidates, "_HOST_BITS"),
+    "BURST_BITS": (incidents, "_BURST_BITS"),
+    "JUMP_KM_PER_HOUR": (uses_room, "JUMP_KM_PER_HOUR"),
+    "near_km": ("baseline", "near_km"),
+    "incident_gap": ("score", "incident_gap"),
+}
+
+
+@dataclass
+class Played:
+    """A played organisation with Spark open on its warehouse, and its stored uses."""
+
+    organisation: Organisation
+    settings: Settings
+    warehouse: Warehouse
+    uses: KnownUses
+
+
+def main() -> None:
+    """Read the options, vary, print."""
+    parser = argparse.ArgumentParser(prog="detection.variations", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True, help="where organisations are kept")
+    parser.add_argument("--seeds", default="21,22")
+    parser.add_argument("--only", choices=("ablation", "sensitivity"))
+    parser.add_argument("--people", type=int, default=160)
+    options = parser.parse_args()
+    seeds = SEEDS.get(options.seeds) or [int(s) for s in options.seeds.split(",")]
+    wanted = [replace(shape, people=options.people) for shape in shapes(seeds)]
+    ablation: dict[str, list[Measure]] = defaultdict(list)
+    sensitivity: dict[str, list[Measure]] = defaultdict(list)
+    for organisation in organisations(options.cache, wanted):
+        settings = play(organisation, options.cache)
+        spark = open_session(driver_memory=settings.spark.driver_memory)
+        try:
+            played = _opened(organisation, settings, spark)
+            if options.only != "sensitivity":
+                for name, found in ablated(played):
+                    ablation[name].append(found)
+            if options.only != "ablation":
+                for name, found in varied(played):
+                    sensitivity[name].append(found)
+        finally:
+            close_session(spark)
+    if ablation:
+        print(f"Without one term, {len(seeds)} organisations:\n\n{table(ablation)}\n")
+    if sensitivity:
+        print(f"With one constant halved and doubled, {len(seeds)} organisations:\n\n{table(sensitivity)}")
+
+
+def _opened(organisation: Organisation, settings: Settings, spark: SparkSession) -> Played:
+    assert settings.warehouse
+    warehouse = Warehouse(spark, settings.warehouse)
+    geo = open_geo(settings.geo)
+    pairs = to_pairs(with_places(warehouse.read(PRESENCE_DAILY), places_of(warehouse, geo.build)))
+    staged = [spark.read.format("delta").load(f"{settings.warehouse}/staged_{n}") for n in ("uses", "values")]
+    return Played(organisation, settings, warehouse, KnownUses(staged[0], staged[1], pairs))
+
+
+def ablated(played: Played) -> Iterator[tuple[str, Measure]]:
+    """(term left out, measure), the first with every term, from the stored findings."""
+    findings = played.warehouse.read(ANOMALIES)
+    yield "every term", _measured(played, findings)
+    for group in (*[(term,) for term in (*WHERE, *HOW, *WHAT)], WHERE, HOW, WHAT):
+        name = {WHERE: "where", HOW: "how", WHAT: "what"}.get(group, group[0])
+        yield f"without {name}", _measured(played, _without(findings, group))
+    mature = findings.withColumn("maturity", F.lit(1.0)).transform(with_bits)
+    yield "without maturity", _measured(played, mature)
+    # What `with_terms` adds to a command for what it can do, taken off again.
+    raised, level = F.col("command_bits"), F.col("sensitivity")
+    plain = F.when(raised - level / 2 >= HIGHEST, raised - level / 2).otherwise(
+        raised / (1 + level / (2 * HIGHEST))
+    )
+    bare = findings.withColumn("command_bits", F.round(plain, 6)).transform(_without, ())
+    yield "without sensitivity", _measured(played, bare)
+
+
+def _without(findings: DataFrame, terms: tuple[str, ...]) -> DataFrame:
+    rows = findings.withColumns({f"{term}_bits": F.lit(0.0) for term in terms})
+    sums = {
+        "where_bits": where_bits("place_bits", "network_bits", "prefix_bits", "jump_bits"),
+        "how_bits": F.round(F.col("agent_bits") + F.col("hour_bits") + F.col("host_bits"), 6),
+        "what_bits": F.greatest("command_bits", "error_bits", F.coalesce("spike_bits", F.lit(0.0))),
+    }
+    return rows.withColumns(sums).transform(with_bits)
+
+
+def varied(played: Played) -> Iterator[tuple[str, Measure]]:
+    """(constant and factor, measure), the first as it is: every judged day scored once more."""
+    yield "as it is", _judged(played)
+    for name in CONSTANTS:
+        for factor, said in ((0.5, "halved"), (2.0, "doubled")):
+            start = time.perf_counter()
+            with _changed(played, name, factor) as changed:
+                found = _judged(changed)
+            print(f"{played.organisation.name}: {name} {said} {found.recall[1]:.2f} {found.recall[2]:.2f} "
+                  f"{found.month:.2f}, {time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip
+            yield f"{name} {said}", found
+
+
+def _judged(played: Played) -> Measure:
+    start, end = span_of(played.organisation)
+    geo = open_geo(played.settings.geo)
+    score(played.warehouse, played.settings, geo, Window(start, end), "variation", played.uses)
+    findings = played.warehouse.read(STAGED_ANOMALIES)
+    chained = with_incident_id(findings, played.settings.score.incident_gap)
+    return _measured(played, played.warehouse.stage("varied", chained))
+
+
+def _measured(played: Played, findings: DataFrame) -> Measure:
+    start, end = span_of(played.organisation)
+    events = between(played.warehouse.read(EVENTS), start.date(), end.date())
+    rows = (
+        to_incidents(findings)
+        .join(to_incident_events(findings, events), "incident_id")
+        .orderBy(F.desc("bits"), "incident_id")
+        .select("actor", "place", "evidence_event_ids", "bits")
+    )
+    return measure(played.organisation, *as_found(played.organisation, [tuple(r) for r in rows.collect()]))
+
+
+@contextlib.contextmanager
+def _changed(played: Played, name: str, factor: float) -> Iterator[Played]:
+    room, constant = CONSTANTS[name]
+    if isinstance(room, str):
+        part = getattr(played.settings, room)
+        value = getattr(part, constant) * factor
+        part = part.model_copy(update={constant: value})
+        yield replace(played, settings=played.settings.model_copy(update={room: part}))
+        return
+    usual = getattr(room, constant)
+    setattr(room, constant, _times(usual, factor))
+    try:
+        yield played
+    finally:
+        setattr(room, constant, usual)
+
+
+def _times(value: Any, factor: float) -> Any:
+    if isinstance(value, dict):
+        return {key: _times(one, factor) for key, one in value.items()}
+    if isinstance(value, int):
+        return max(1, round(value * factor))
+    return min(value * factor, 1.0) if value < 1 else value * factor
+
+
+def table(measures: dict[str, list[Measure]]) -> str:
+    """Averages over the organisations as Markdown, and how far each is from the first row."""
+    lines = [
+        "| | " + " | ".join(f"recall @{b}" for b in BUDGETS) + " | G@30 | change @1 |",
+        "|---|" + "---|" * (len(BUDGETS) + 2),
+    ]
+    usual: float | None = None
+    for name, each in measures.items():
+        figures = [sum(m.recall[b] for m in each) / len(each) for b in BUDGETS]
+        figures.append(sum(m.month for m in each) / len(each))
+        usual = figures[0] if usual is None else usual
+        cells = " | ".join(f"{x:.3f}" for x in figures)
+        lines.append(f"| {name} | {cells} | {figures[0] - usual:+.3f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
