@@ -26,6 +26,7 @@ from raretrail.errors import EXIT_DONE, EXIT_FAILED, EXIT_HELD, RaretrailError, 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from raretrail.backtest import Period
     from raretrail.look import Look
     from raretrail.monitoring import JsonLog, Level
     from raretrail.settings import Settings
@@ -178,6 +179,19 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", metavar="FILE.html", default="report.html", help="default: report.html")
     report.add_argument("--days", type=int, default=30, help="days back from the last (default: 30)")
     report.add_argument("--limit", type=int, default=500, help="incidents at most (default: 500)")
+
+    backtest = command("backtest", "incidents a day by threshold, and who and what causes most", _backtest)
+    _add_look_options(backtest, formats=("text", "json", "csv"))
+    backtest.add_argument("--days", type=int, help="days back from the newest judged one (default: 30)")
+    backtest.add_argument("--from", dest="start", type=_moment, metavar="DATE", help="from this day (UTC)")
+    backtest.add_argument("--to", dest="end", type=_moment, metavar="DATE", help="to this day, exclusive")
+    backtest.add_argument(
+        "--min-score", type=float, help="threshold to tell the causes of (default: alerts.min_score)"
+    )
+    backtest.add_argument(
+        "--per-day", type=float, default=1.0, help="incidents a day there is time for (default: 1)"
+    )
+    backtest.add_argument("--top", type=int, default=10, help="most causes of a kind (default: 10)")
     return parser
 
 
@@ -553,6 +567,54 @@ def _report(arguments: argparse.Namespace) -> int:
             )
         )
     return EXIT_DONE
+
+
+def _backtest(arguments: argparse.Namespace) -> int:
+    from raretrail.backtest import read
+    from raretrail.show.backtest import CSV_COLUMNS, backtest_json, backtest_rows, backtest_text
+    from raretrail.show.rows import csv_lines
+    from raretrail.show.text import Screen, to_json
+
+    period = _period(arguments)
+    if arguments.min_score is not None and not 0 <= arguments.min_score <= 100:
+        raise UsageError("--min-score is a score, 0 to 100")
+    if not 0 < arguments.per_day <= 1e6:
+        raise UsageError("--per-day is a number of incidents above 0, as in 1 or 0.25")
+    if arguments.top < 1:
+        raise UsageError("--top starts at 1")
+    settings, _ = _settings(arguments)
+    with _look(arguments) as look:
+        found = read(
+            look,
+            settings,
+            period,
+            min_score=arguments.min_score,
+            per_day=arguments.per_day,
+            top=arguments.top,
+        )
+    if arguments.format == "json":
+        print(to_json(backtest_json(found), indent=2))
+    elif arguments.format == "csv":
+        sys.stdout.writelines(csv_lines(CSV_COLUMNS, backtest_rows(found)))
+    else:
+        sys.stdout.write(backtest_text(found, Screen.of(sys.stdout)))
+    return EXIT_DONE
+
+
+def _period(arguments: argparse.Namespace) -> Period:
+    from raretrail.backtest import Period
+
+    start, end, days = arguments.start, arguments.end, arguments.days
+    for name, time in (("--from", start), ("--to", end)):
+        if time is not None and (time.hour or time.minute or time.second or time.microsecond):
+            raise UsageError(f"{name} must be a day: incidents count by UTC day")
+    if start is not None and end is not None and start >= end:
+        raise UsageError(f"--from {start:%Y-%m-%d} is not before --to {end:%Y-%m-%d}")
+    if start is not None and days is not None:
+        raise UsageError("--days counts back from the end; give it or --from")
+    if days is not None and not 1 <= days <= 3660:
+        raise UsageError("--days is 1 to 3660")
+    return Period(days or 30, start and start.date(), end and end.date())
 
 
 def _export(arguments: argparse.Namespace) -> int:

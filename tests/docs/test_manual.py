@@ -22,7 +22,7 @@ import manual  # noqa: E402
 
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 # Those that look into a warehouse run; the others, which would start Spark or write, are parsed.
-LOOKS = ("sql", "incidents", "show", "suppressed", "export")
+LOOKS = ("sql", "incidents", "show", "suppressed", "export", "backtest")
 
 
 def _blocks(*languages: str) -> Iterator[tuple[str, str]]:

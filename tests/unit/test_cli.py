@@ -92,6 +92,7 @@ def test_help_answers_at_once() -> None:
         "incidents",
         "show",
         "export",
+        "backtest",
     ):
         assert f"\n    {name}" in done.stdout
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from raretrail.backtest import reaching, scores_of
 from raretrail.show.reasons import Row
 from raretrail.show.text import in_utc
 from raretrail.tables import GEO_STATUSES
@@ -114,13 +115,14 @@ class Curve:
 
 
 def threshold_curve(rows: Sequence[Row], days: int, threshold: float) -> Curve | None:
-    """The curve over the incidents of so many judged days; None without any."""
-    scores = sorted((row["score"] for row in rows if row.get("score") is not None), reverse=True)
+    """The curve over the incidents of so many judged days, as `raretrail backtest` counts them; None
+    without any that would be alerted at some threshold."""
+    scores = scores_of(rows)
     if not scores or days < 1:
         return None
 
     def above(score: float) -> int:
-        return sum(s >= score for s in scores)
+        return reaching(scores, score)
 
     most = above(0) / days
     drawn = "M0 0"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from raretrail.backtest import judged_days
 from raretrail.errors import RaretrailError
 from raretrail.look import Look
 from raretrail.tables import ANOMALIES, DATA_QUALITY, INCIDENTS, RUNS, Table
@@ -51,7 +52,7 @@ class Material:
     checks: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     quarantined: list[Row] = field(default_factory=list)
-    judged_from: date | None = None
+    judged: frozenset[date] = frozenset()
     lacking: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -107,7 +108,7 @@ def gather(
         checks=_whole(read("quality", _CHECKS), DATA_QUALITY),
         runs=_whole(read("quality", _RUNS), RUNS),
         quarantined=read("quality", _QUARANTINED),
-        judged_from=_judged_from(read("threshold", _JUDGED_FROM)),
+        judged=frozenset(judged_days(read("threshold", _WINDOWS))),
         lacking=lacking,
     )
 
@@ -131,11 +132,6 @@ def _grouped(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
 
 def _day(day: date) -> str:
     return f"DATE '{day:%Y-%m-%d}'"
-
-
-def _judged_from(rows: Sequence[Row]) -> date | None:
-    moment = _one(rows, "moment")
-    return moment.date() if isinstance(moment, datetime) else None
 
 
 def term_columns(columns: Sequence[str]) -> list[str]:
@@ -181,7 +177,7 @@ _CHOSEN = """
 """
 
 _EVERY_INCIDENT = """
-    SELECT first_date, score, severity, last_time FROM incidents WHERE first_date >= {since}
+    SELECT first_date, score, severity, last_time, suppressed_by FROM incidents WHERE first_date >= {since}
 """
 
 # An incident lists the ids of its events; principal, addresses and times find them quickly.
@@ -314,4 +310,4 @@ _QUARANTINED = """
     GROUP BY reason ORDER BY pieces DESC, reason
 """
 
-_JUDGED_FROM = "SELECT min(window_from) AS moment FROM runs"
+_WINDOWS = "SELECT status, window_from, window_to FROM runs WHERE status = 'done'"

@@ -85,6 +85,7 @@ def _context(material: Material, threshold: float, detail: tuple[int, int, int])
     new_ids = [row["incident_id"] for row in newest if row["incident_id"] not in day_ids][:NEWEST_SHOWN]
     every = material.every_incident
     judged = _judged_days(material)
+    of_judged = [row for row in every if row["first_date"] in judged]
     columns, most_a_day = charts.incidents_by_day(every, first, last) if first and last else ([], 1)
     accounts, further = (
         charts.coverage(material.coverage, first, last, ACCOUNTS) if first and last else ([], 0)
@@ -113,7 +114,7 @@ def _context(material: Material, threshold: float, detail: tuple[int, int, int])
         "statuses": statuses,
         "checks": _checks(material.checks),
         "runs": [_run(row) for row in material.runs],
-        "curve": charts.threshold_curve(every, judged, threshold),
+        "curve": charts.threshold_curve(of_judged, len(judged), threshold),
         "threshold": threshold,
     }
 
@@ -124,13 +125,13 @@ def _touches(row: Row, day: date) -> bool:
     return bool(row["first_date"] == day or (end is not None and in_utc(end).date() == day))
 
 
-def _judged_days(material: Material) -> int:
-    """Days of the period that were judged: of earlier ones nothing could be found."""
-    if material.first_day is None or material.last_day is None:
-        return 0
-    dates = [row["first_date"] for row in material.every_incident]
-    begun = min([d for d in (material.judged_from, *dates) if d is not None], default=material.first_day)
-    return (material.last_day - max(begun, material.first_day)).days + 1
+def _judged_days(material: Material) -> set[date]:
+    """Days of the period that runs judged; without any such run those with incidents."""
+    first, last = material.first_day, material.last_day
+    if first is None or last is None:
+        return set()
+    judged = material.judged or {row["first_date"] for row in material.every_incident}
+    return {day for day in judged if first <= day <= last}
 
 
 # ---------------------------------------------------------------------------------------- incidents
