@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow fuzz lint types docs build sbom format clean bench bench-detection
+.PHONY: help setup demo test test-slow test-connect test-cluster fuzz lint types docs build sbom format clean bench bench-detection
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,14 @@ test: ## Run the default tests (ARGS=... goes to pytest)
 test-slow: ## Run the tests marked slow
 	@$(SETUP) --dev
 	@.venv/bin/python -m pytest -m slow $(ARGS)
+
+test-connect: ## Run the job through a Spark Connect server of its own
+	@$(SETUP) --dev
+	@.venv/bin/python -m pytest -m cluster tests/cluster/test_connect.py $(ARGS)
+
+test-cluster: ## Run the job on a standalone cluster that loses a worker
+	@$(SETUP) --dev
+	@.venv/bin/python -m pytest -m cluster tests/cluster/test_standalone.py $(ARGS)
 
 fuzz: ## Put 100,000 hostile files through the decoder (ARGS=--count=N)
 	@$(SETUP) --dev

@@ -731,6 +731,36 @@ BASELINE_CITY_ACTION = Table(
     retain_days=35,
 )
 
+WITHHELD = Table(
+    "withheld",
+    "Facts of presence_daily that no baseline holds: those of malicious and of unjudged incidents",
+    (
+        _c("event_date", "date", "UTC day"),
+        _c("recipient_account_id", "string", "Account"),
+        _c("principal", "string", "Principal"),
+        _c("actor", "string", "The person or program behind it, else the principal"),
+        _c("command", "string", "Command"),
+        _c("source_ip_address", "string", "Address as written; empty where missing"),
+        _c("outcome", "string", "Empty for success, else the error code"),
+        _c(
+            "reason",
+            "string",
+            "malicious: never learnt; unjudged: not while its alert waits, 14 days at most",
+        ),
+        _c("incident_id", "string", "The incident it belongs to, one of them where there are several"),
+    ),
+    key=(
+        "event_date",
+        "recipient_account_id",
+        "principal",
+        "actor",
+        "command",
+        "source_ip_address",
+        "outcome",
+    ),
+    partition_by=("event_date",),
+)
+
 BASELINES = (
     BASELINE_PRESENCE,
     BASELINE_COMMAND_PLACE,
@@ -1189,6 +1219,7 @@ ALL: tuple[Table, ...] = (
     *FACTS,
     FIRST_USES,
     *BASELINES,
+    WITHHELD,
     STAGED_CENSUS,
     STAGED_SURPRISES,
     STAGED_ANOMALIES,

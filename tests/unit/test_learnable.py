@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
-from raretrail.baseline.learnable import QUARANTINE_DAYS, learnable
+from raretrail.baseline.learnable import QUARANTINE_DAYS, only_learnable, to_withheld
+from raretrail.tables import WITHHELD
 
 pytestmark = pytest.mark.integration
 
 TODAY = date(2026, 3, 1)
 HOME, AWAY = "192.0.2.1", "203.0.113.7"
 _PRESENCE = (
-    "event_date date, recipient_account_id string, principal string, command string,"
+    "event_date date, recipient_account_id string, principal string, actor string, command string,"
     "source_ip_address string, outcome string, event_count bigint"
 )
 _FINDINGS = (
     "incident_id string, bucket_date date, recipient_account_id string, principal string, command string,"
     "source_ip_address string, error_code string, where_bits double"
 )
-_INCIDENTS = "incident_id string, state string, verdict string, suppressed_by string"
+_INCIDENTS = "incident_id string, state string, verdict string, suppressed_by string, alerted_at timestamp"
+ALERTED = datetime(2026, 2, 28, tzinfo=UTC)
 
 
 def _learnt(
@@ -32,13 +35,14 @@ def _learnt(
     incidents: list[tuple[Any, ...]],
     as_of: date = TODAY,
 ) -> list[tuple[Any, ...]]:
-    rows = learnable(
-        spark.createDataFrame([(*row, 1) for row in presence], _PRESENCE),
-        spark.createDataFrame(findings, _FINDINGS),
-        spark.createDataFrame(incidents, _INCIDENTS),
-        as_of,
+    facts = spark.createDataFrame([(*row[:3], row[2], *row[3:], 1) for row in presence], _PRESENCE)
+    told = [row if len(row) == 5 else (*row, ALERTED) for row in incidents]
+    withheld = to_withheld(
+        facts, spark.createDataFrame(findings, _FINDINGS), spark.createDataFrame(told, _INCIDENTS), as_of
     )
-    return sorted(tuple(row)[:-1] for row in rows.collect())
+    assert set(withheld.columns) == set(WITHHELD.column_names)
+    before = only_learnable(facts, withheld).where(F.col("event_date") < F.lit(as_of)).drop("actor")
+    return sorted(tuple(row)[:-1] for row in before.select(*facts.drop("actor").columns).collect())
 
 
 def test_a_verdict_decides_what_is_learnt_and_time_where_there_is_none(spark: SparkSession) -> None:
@@ -55,6 +59,7 @@ def test_a_verdict_decides_what_is_learnt_and_time_where_there_is_none(spark: Sp
         "acknowledged-benign": (lately, "acknowledged", "benign", None),
         "closed-lately": (lately, "closed", None, None),
         "suppressed-lately": (lately, "open", None, "w"),
+        "never-alerted": (lately, "open", None, None, None),
     }
     learnt = _learnt(
         spark,
@@ -63,7 +68,14 @@ def test_a_verdict_decides_what_is_learnt_and_time_where_there_is_none(spark: Sp
         [(name, *rest) for name, (_, *rest) in cases.items()],
     )
     assert [row[2] for row in learnt] == sorted(
-        ["acknowledged-benign", "benign-lately", "closed-lately", "open-long-ago", "suppressed-lately"],
+        [
+            "acknowledged-benign",
+            "benign-lately",
+            "closed-lately",
+            "never-alerted",
+            "open-long-ago",
+            "suppressed-lately",
+        ],
         key=lambda name: (cases[name][0], name),
     )
 

@@ -7,60 +7,80 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-# So long nothing is learnt of an incident nobody has judged: time to look at it. Then an unjudged false
+# So long nothing is learnt of an alert nobody has judged: time to look at it. Then an unjudged false
 # alarm becomes usual.
 QUARANTINE_DAYS = 14
 
 
-def learnable(
+def to_withheld(
     presence: DataFrame,
     findings: DataFrame,
     incidents: DataFrame,
     as_of: date,
     quarantine_days: int = QUARANTINE_DAYS,
 ) -> DataFrame:
-    """The rows of presence (of `tables.PRESENCE_DAILY`) that a baseline as of a day may hold.
+    """`tables.WITHHELD` as of a day: the facts of presence before it that no baseline may hold.
 
-    findings and incidents are `tables.ANOMALIES` and `tables.INCIDENTS` of the same span, as published.
-    Of a malicious incident nothing is learnt, ever. Of one that is open, or acknowledged without a
-    verdict, nothing of the quarantine_days before as_of is, unless it is suppressed. Everything else is
-    learnt at once. One that a new finding opened again waits as well, whatever it was called before.
+    presence, findings and incidents are `tables.PRESENCE_DAILY`, `tables.ANOMALIES` and
+    `tables.INCIDENTS` of the same span. Of a malicious incident nothing is learnt, ever. Of one that was
+    alerted and is open, or acknowledged without a verdict, nothing of the quarantine_days before as_of
+    is, unless it is suppressed. Everything else is learnt at once. One that a new finding opened again
+    waits as well, whatever it was called before.
 
     A fact belongs to an incident when it is the key of one of its findings; where a finding's place or
     network is new to its principal, when it has the finding's principal, address and day.
     """
-    malicious = F.col("verdict") == "malicious"
+    malicious = F.coalesce(F.col("verdict") == "malicious", F.lit(False))
     state = F.coalesce("state", F.lit("open"))
     unjudged = (state == "open") | ((state == "acknowledged") & F.col("verdict").isNull())
-    pending = unjudged & F.col("suppressed_by").isNull()
-    judged = incidents.select(
-        "incident_id",
-        F.coalesce(malicious, F.lit(False)).alias("malicious"),
-        pending.alias("pending"),
+    pending = unjudged & F.col("suppressed_by").isNull() & F.col("alerted_at").isNotNull()
+    reason = F.when(malicious, F.lit("malicious")).when(pending, F.lit("unjudged"))
+    judged = incidents.select("incident_id", reason.alias("reason")).where("reason IS NOT NULL")
+    waits = F.col("bucket_date") >= F.lit(as_of - timedelta(days=quarantine_days))
+    withheld = (
+        findings.join(judged, "incident_id")
+        .where((F.col("reason") == "malicious") | waits)
+        .where(F.col("bucket_date") < F.lit(as_of))
     )
-    withheld = findings.join(judged, "incident_id").where(
-        F.col("malicious")
-        | (F.col("pending") & (F.col("bucket_date") >= F.lit(as_of - timedelta(days=quarantine_days))))
-    )
-    at_its_address = (
-        withheld.where(F.col("where_bits") > 0)
-        .select(
-            F.col("bucket_date").alias("event_date"),
-            "principal",
-            F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
-        )
-        .distinct()
+    address = F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address")
+    day = F.col("bucket_date").alias("event_date")
+    at_its_address = withheld.where("where_bits > 0").select(
+        day, "principal", address, "incident_id", "reason"
     )
     alone = withheld.select(
-        F.col("bucket_date").alias("event_date"),
+        day,
         "recipient_account_id",
         "principal",
         "command",
-        F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"),
+        address,
         F.coalesce("error_code", F.lit("")).alias("outcome"),
-    ).distinct()
-    return (
-        presence.where(F.col("event_date") < F.lit(as_of))
-        .join(at_its_address, at_its_address.columns, "left_anti")
-        .join(alone, alone.columns, "left_anti")
+        "incident_id",
+        "reason",
     )
+    facts = presence.select(*_FACT)
+    found = facts.join(at_its_address, ["event_date", "principal", "source_ip_address"]).unionByName(
+        facts.join(
+            alone,
+            ["event_date", "recipient_account_id", "principal", "command", "source_ip_address", "outcome"],
+        )
+    )
+    # The reasons' names are in the order of what they weigh.
+    return found.groupBy(*_FACT).agg(
+        F.min("reason").alias("reason"), F.min("incident_id").alias("incident_id")
+    )
+
+
+def only_learnable(presence: DataFrame, withheld: DataFrame) -> DataFrame:
+    """The rows of presence that are not withheld (`to_withheld`)."""
+    return presence.join(withheld.select(*_FACT), list(_FACT), "left_anti")
+
+
+_FACT = (
+    "event_date",
+    "recipient_account_id",
+    "principal",
+    "actor",
+    "command",
+    "source_ip_address",
+    "outcome",
+)

@@ -17,6 +17,7 @@ from raretrail.baseline.history import (
     to_values,
     with_first_uses,
 )
+from raretrail.baseline.learnable import only_learnable, to_withheld
 from raretrail.baseline.snapshot import (
     ORGANIZATION,
     Snapshot,
@@ -33,6 +34,7 @@ from raretrail.detect.spike import to_error_hours, to_error_quarters, to_habits
 from raretrail.stages.locating import Geo, ensure_places, places_of
 from raretrail.tables import (
     AGENT_DAILY,
+    ANOMALIES,
     BASELINE_CITY_ACTION,
     BASELINE_COMMAND_COUNTRY,
     BASELINE_COMMAND_PLACE,
@@ -45,8 +47,10 @@ from raretrail.tables import (
     ERROR_QUARTER_HOUR,
     FIRST_USES,
     HOUR_DAILY,
+    INCIDENTS,
     MOVES_DAILY,
     PRESENCE_DAILY,
+    WITHHELD,
     Table,
 )
 from raretrail.together import together
@@ -160,6 +164,9 @@ def advance_baseline(
     if latest == as_of and not stale:
         return "kept"
     ensure_known_places(warehouse, geo, as_of, now)
+    moved = _withhold(warehouse, as_of)
+    if latest:
+        stale = sorted({*stale, *(day for day in moved if day < latest)})
     if latest is None or (as_of - latest).days > _WALKED_DAYS:
         _build(warehouse, geo, as_of, first, uses or known_uses(warehouse, geo, as_of, as_of))
         return "built"
@@ -169,6 +176,46 @@ def advance_baseline(
         day = latest + timedelta(days=step)
         _advance(warehouse, geo, day, day + timedelta(days=1), [day], first)
     return "advanced"
+
+
+def _learnt(warehouse: Warehouse) -> DataFrame:
+    """The facts of presence that a baseline may hold."""
+    return only_learnable(warehouse.read(PRESENCE_DAILY), warehouse.read(WITHHELD))
+
+
+def _withhold(warehouse: Warehouse, as_of: date) -> set[date]:
+    """Set aside what a baseline as of a day may not hold; the days on which that is another than it was."""
+    if not warehouse.exists(INCIDENTS):
+        return set()
+    since = as_of - timedelta(days=WINDOW_DAYS)
+    wanted = warehouse.stage(
+        "withheld",
+        to_withheld(
+            between(warehouse.read(PRESENCE_DAILY), since, as_of),
+            warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since)),
+            warehouse.read(INCIDENTS).where(
+                F.col("first_date") >= F.lit(since - timedelta(days=WINDOW_DAYS))
+            ),
+            as_of,
+        ),
+    )
+    stored = between(warehouse.read(WITHHELD), since, as_of)
+    keys = list(WITHHELD.key)
+    differ = (
+        wanted.select(*keys, F.lit(1).alias("n"))
+        .unionByName(stored.select(*keys, F.lit(-1).alias("n")))
+        .groupBy(*keys)
+        .agg(F.sum("n").alias("n"))
+        .where("n <> 0")
+    )
+    days = {row["event_date"] for row in differ.select("event_date").distinct().collect()}
+    if days:
+        warehouse.replace(
+            WITHHELD,
+            wanted.where(F.col("event_date").isin(*days)),
+            on_days("event_date", sorted(days)),
+        )
+    return days
 
 
 def ensure_known_places(warehouse: Warehouse, geo: Geo, as_of: date, now: datetime) -> None:
@@ -190,7 +237,7 @@ def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date, uses: Known
         first_uses,
         f"event_date >= DATE'{start}' AND event_date < DATE'{as_of}'",
     )
-    presence = between(warehouse.read(PRESENCE_DAILY), as_of - timedelta(days=WINDOW_DAYS), as_of)
+    presence = between(_learnt(warehouse), as_of - timedelta(days=WINDOW_DAYS), as_of)
     _store(warehouse, geo, to_fold(presence, as_of), as_of, first)
 
 
@@ -206,7 +253,7 @@ def _advance(
                 on_days("event_date", [day]),
             )
     fold = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(old))
-    presence = warehouse.read(PRESENCE_DAILY).where(F.col("event_date").isin(*changed))
+    presence = _learnt(warehouse).where(F.col("event_date").isin(*changed))
     _store(warehouse, geo, advance_fold(fold, old, presence, new, changed), new, first)
 
 
