@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-connect test-cluster fuzz lint types docs build sbom format clean bench bench-detection
+.PHONY: help setup demo test test-slow test-connect test-cluster fuzz lint types docs build sbom format clean bench bench-detection bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -53,7 +53,13 @@ bench: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
 bench-detection: ## Recall at a budget on simulated organisations (about an hour; ARGS=--seeds=21)
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m detection --cache ../.cache/bench --seeds 21,22,23,24,25 \
-		--scorer detection.engine:score --scorer detection.prototype:score $(ARGS)
+		--scorer detection.engine:score --scorer detection.prototype:score \
+		--into ../docs/detection.md $(ARGS)
+
+bench-variations: ## What each term and constant of the score is worth (about an hour; ARGS=--seeds=21)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m detection.variations --cache ../.cache/bench --seeds 21,22 \
+		--into ../docs/detection.md $(ARGS)
 
 build: ## Build wheel and source distribution into dist/
 	@$(SETUP) --dev

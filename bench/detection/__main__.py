@@ -17,11 +17,17 @@ from pathlib import Path
 
 from .measure import BUDGETS, Incident, Measure, incidents, measure, principal
 from .organisations import Organisation, organisations, shapes
+from .page import put
 from .reference import reference_scores
 
 Scorer = Callable[[Organisation, Path], tuple[Sequence[Incident], Sequence[float]]]
 
 SEEDS = {"choosing": (1, 2, 3, 4, 5, 6), "reporting": (21, 22, 23, 24, 25, 26, 27)}
+# What the scorers of ours are called in the table.
+NAMES = {
+    "detection.engine:score": "raretrail",
+    "detection.prototype:score": "prototype of its formula, in plain Python",
+}
 # Which of max and sum serves each reference scorer best, found on the choosing seeds.
 BEST = {
     "Elastic's form": "elastic sum",
@@ -41,6 +47,8 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=30)
     parser.add_argument("--no-asn", action="store_true", help="as without an ASN database")
     parser.add_argument("--scorer", action="append", default=[], metavar="MODULE:FUNCTION")
+    parser.add_argument("--into", type=Path, help="a page of the manual to write the table into")
+    parser.add_argument("--figures", default="detection", help="under which mark of the page")
     options = parser.parse_args()
     seeds = SEEDS.get(options.seeds) or [int(s) for s in options.seeds.split(",")]
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -48,7 +56,7 @@ def main() -> None:
         replace(s, people=options.people, days=options.days, judged_days=options.judged)
         for s in shapes(seeds)
     ]
-    ours = {name: _scorer(name) for name in options.scorer}
+    ours = {NAMES.get(name, name): _scorer(name) for name in options.scorer}
     measures: dict[str, list[Measure]] = defaultdict(list)
     for organisation in organisations(options.cache, wanted):
         seen = organisation.without_networks() if options.no_asn else organisation
@@ -58,7 +66,10 @@ def main() -> None:
             measures[name].append(measure(seen, found, scores[key]))
         for name, scorer in ours.items():
             measures[name].append(measure(seen, *scorer(seen, options.cache)))
-    print(table(measures))
+    text = table(measures)
+    print(text)
+    if options.into:
+        put(options.into, options.figures, text)
 
 
 def _scorer(name: str) -> Scorer:

@@ -39,6 +39,7 @@ from .__main__ import SEEDS
 from .engine import as_found, play, span_of
 from .measure import BUDGETS, Measure, measure
 from .organisations import Organisation, organisations, shapes
+from .page import put
 
 WHERE = ("place", "network", "prefix", "jump")
 HOW = ("agent", "hour", "host")
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="21,22")
     parser.add_argument("--only", choices=("ablation", "sensitivity"))
     parser.add_argument("--people", type=int, default=160)
+    parser.add_argument("--into", type=Path, help="a page of the manual to write the tables into")
     options = parser.parse_args()
     seeds = SEEDS.get(options.seeds) or [int(s) for s in options.seeds.split(",")]
     wanted = [replace(shape, people=options.people) for shape in shapes(seeds)]
@@ -99,10 +101,12 @@ def main() -> None:
                     sensitivity[name].append(found)
         finally:
             close_session(spark)
-    if ablation:
-        print(f"Without one term, {len(seeds)} organisations:\n\n{table(ablation)}\n")
-    if sensitivity:
-        print(f"With one constant halved and doubled, {len(seeds)} organisations:\n\n{table(sensitivity)}")
+    for name, measures in (("ablation", ablation), ("sensitivity", sensitivity)):
+        if measures:
+            text = f"{len(seeds)} organisations (seeds {', '.join(map(str, seeds))}).\n\n{table(measures)}"
+            print(f"{name}\n\n{text}\n")
+            if options.into:
+                put(options.into, name, text)
 
 
 def _opened(organisation: Organisation, settings: Settings, spark: SparkSession) -> Played:
