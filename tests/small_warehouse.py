@@ -253,6 +253,11 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
             {"as_of": JUDGED, "city_name": "Amsterdam", "event_name": name, "weight": weight}
             for name, weight in (("ListUsers", 14.2), ("CreateRole", 3.9))
         ],
+        "withheld": [
+            {**{name: before[0][name] for name in ("event_date", "recipient_account_id", "principal", "actor",
+                                                   "command", "source_ip_address")},
+             "outcome": "", "reason": "unjudged", "incident_id": "0" * 32},
+        ],
         "first_uses": [
             {"event_date": rows[0]["event_date"], "identity": p, "dimension": "command", "value": c,
              "others": 0, "active_days": 0, "is_actor": True}
