@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-connect test-cluster fuzz lint types docs build sbom format clean bench bench-detection bench-variations
+.PHONY: help setup demo test test-slow test-connect test-cluster fuzz chaos lint types docs build sbom format clean bench bench-detection bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ test-cluster: ## Run the job on a standalone cluster that loses a worker
 fuzz: ## Put 100,000 hostile files through the decoder (ARGS=--count=N)
 	@$(SETUP) --dev
 	@.venv/bin/python tests/robustness/fuzz.py $(ARGS)
+
+chaos: ## Kill the job anywhere 100 times and compare every table (ARGS=--kills=N)
+	@$(SETUP) --dev
+	@.venv/bin/python tests/robustness/chaos.py $(ARGS)
 
 lint: ## Check style with ruff
 	@$(SETUP) --dev
