@@ -1210,6 +1210,10 @@ DATA_QUALITY = Table(
     key=("run_id", "suite", "expectation", "scope_value"),
 )
 
+# The layout of all tables together. A warehouse carries it; a program refuses one that is newer than it.
+SCHEMA_VERSION = 1
+VERSION_PROPERTY = "raretrail.schema_version"
+
 ALL: tuple[Table, ...] = (
     EVENTS,
     QUARANTINE,

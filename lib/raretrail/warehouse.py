@@ -85,6 +85,7 @@ class Warehouse:
         if not table.name.startswith("staged_"):
             stats = [name for name in table.stats or table.key if name not in table.partition_by]
             properties = {"delta.dataSkippingStatsColumns": ",".join(stats)}
+        properties = properties | {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION)}
         properties = properties | {f"delta.constraints.{name}": check for name, check in table.checks.items()}
         listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
         self.spark.sql(
@@ -93,6 +94,19 @@ class Warehouse:
         )
         self._made.add(table.name)
         self._current.add(table.name)
+
+    def require_known_version(self) -> None:
+        """Refuse a warehouse of a later version: UsageError. One of an earlier version gets the columns it
+        lacks as its tables are written; what it was made without says so by being null."""
+        if not self.exists(tables.RUNS):
+            return
+        shown = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(tables.RUNS)}").collect()
+        found = {row["key"]: row["value"] for row in shown}.get(tables.VERSION_PROPERTY, "1")
+        if not found.isdecimal() or int(found) > tables.SCHEMA_VERSION:
+            raise UsageError(
+                f"--warehouse {self.location}: was written by a later raretrail (tables of version {found}, "
+                f"this program knows {tables.SCHEMA_VERSION}); install that version or name another warehouse"
+            )
 
     def _add_columns(self, table: Table) -> None:
         """Tables made by an earlier version lack columns declared since."""

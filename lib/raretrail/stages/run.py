@@ -106,6 +106,7 @@ def run(
         raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
     warehouse = Warehouse(spark, settings.warehouse)
     with warehouse.held():
+        warehouse.require_known_version()
         started = clock()
         geo = open_geo(settings.geo)
         this = Run(warehouse, settings, geo, as_of, span, clock, progress)
