@@ -34,7 +34,7 @@ fuzz: ## Put 100,000 hostile files through the decoder (ARGS=--count=N)
 
 chaos: ## Kill the job anywhere 100 times and compare every table (ARGS=--kills=N)
 	@$(SETUP) --dev
-	@.venv/bin/python tests/robustness/chaos.py $(ARGS)
+	@.venv/bin/python tests/robustness/chaos.py --into docs/reliability.md $(ARGS)
 
 lint: ## Check style with ruff
 	@$(SETUP) --dev

@@ -23,8 +23,9 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "lib")]
+sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "bench")]
 
+from detection.page import put  # noqa: E402
 from raretrail.look import open_duckdb  # noqa: E402
 from raretrail.simulate import Shape, simulate  # noqa: E402
 from raretrail.tables import ALL, DATA_QUALITY, RUNS  # noqa: E402
@@ -42,17 +43,18 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=5, help="kills in a row on one warehouse")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a folder to work in and leave")
+    parser.add_argument("--into", type=Path, help="a page of the manual to write the figures into")
     options = parser.parse_args()
     work = options.keep or Path(tempfile.mkdtemp(prefix="raretrail-chaos-"))
     work.mkdir(parents=True, exist_ok=True)
     try:
-        return _chaos(work, options.kills, options.each, random.Random(options.seed))
+        return _chaos(work, options.kills, options.each, random.Random(options.seed), options.into)
     finally:
         if not options.keep:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _chaos(work: Path, kills: int, each: int, rng: random.Random) -> int:
+def _chaos(work: Path, kills: int, each: int, rng: random.Random, into: Path | None) -> int:
     shape = Shape(seed=3, people=6, days=6, judged_days=2, accounts=2)
     simulate(work / "simulated", shape)
     job = [
@@ -65,7 +67,7 @@ def _chaos(work: Path, kills: int, each: int, rng: random.Random) -> int:
     whole = time.monotonic() - start
     wanted = contents(work / "undisturbed")
     print(f"undisturbed: {whole:.0f} s, {sum(map(len, wanted.values())):,} rows in {len(wanted)} tables")
-    done, differing, stages = 0, 0, Counter[str]()
+    done, differing, warehouses, stages = 0, 0, 0, Counter[str]()
     while done < kills:
         warehouse = work / "killed"
         shutil.rmtree(warehouse, ignore_errors=True)
@@ -80,9 +82,17 @@ def _chaos(work: Path, kills: int, each: int, rng: random.Random) -> int:
         _finish([*job, str(warehouse)])
         different = compare(wanted, contents(warehouse))
         differing += bool(different)
+        warehouses += 1
         said = "; ".join(different) if different else "the same"
         print(f"{done} kills ({', '.join(struck)}): {said}", flush=True)
-    print(f"{done} kills by stage: {dict(sorted(stages.items()))}; warehouses that differ: {differing}")
+    where = ", ".join(f"{count} in {stage}" for stage, count in sorted(stages.items()))
+    text = (
+        f"{done} kills ({where}) over {warehouses} warehouses of {sum(map(len, wanted.values())):,} rows in "
+        f"{len(wanted)} tables: {differing} warehouses differ."
+    )
+    print(text)
+    if into:
+        put(into, "chaos", text)
     return int(differing > 0)
 
 
