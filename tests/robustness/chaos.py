@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "bench")]
 
 from detection.page import put  # noqa: E402
+
 from raretrail.look import open_duckdb  # noqa: E402
 from raretrail.simulate import Shape, simulate  # noqa: E402
 from raretrail.tables import ALL, DATA_QUALITY, RUNS  # noqa: E402
