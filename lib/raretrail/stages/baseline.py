@@ -79,9 +79,12 @@ def first_fact_day(warehouse: Warehouse) -> date | None:
     return row["day"] if row else None
 
 
-def located_uses(warehouse: Warehouse, geo: Geo, start: date, end: date) -> tuple[DataFrame, DataFrame]:
-    """(uses, pairs) of the facts of [start, end), placed by the run's databases."""
-    presence = between(warehouse.read(PRESENCE_DAILY), start, end)
+def located_uses(
+    warehouse: Warehouse, geo: Geo, start: date, end: date, presence: DataFrame | None = None
+) -> tuple[DataFrame, DataFrame]:
+    """(uses, pairs) of the facts of [start, end), placed by the run's databases; presence, where given, is
+    read in place of the whole of `presence_daily`."""
+    presence = between(presence or warehouse.read(PRESENCE_DAILY), start, end)
     placed = with_places(presence, places_of(warehouse, geo.build))
     agents = between(warehouse.read(AGENT_DAILY), start, end)
     hours = between(warehouse.read(HOUR_DAILY), start, end)
@@ -126,9 +129,11 @@ def stored_snapshot(warehouse: Warehouse, as_of: date) -> Snapshot:
     )
 
 
-def stored_history(warehouse: Warehouse, geo: Geo, days: Collection[date]) -> History:
+def stored_history(
+    warehouse: Warehouse, geo: Geo, days: Collection[date], presence: DataFrame | None = None
+) -> History:
     """What was known before each of these days of what was used on it, from their stored snapshots."""
-    uses, pairs = located_uses(warehouse, geo, min(days), max(days) + timedelta(days=1))
+    uses, pairs = located_uses(warehouse, geo, min(days), max(days) + timedelta(days=1), presence)
     uses = warehouse.stage("uses_of_days", uses)
     parts = []
     for day in sorted(days):
@@ -249,7 +254,7 @@ def _advance(
         if day in known:
             warehouse.replace(
                 FIRST_USES,
-                to_first_uses_of_day(stored_history(warehouse, geo, [day])),
+                to_first_uses_of_day(stored_history(warehouse, geo, [day], _learnt(warehouse))),
                 on_days("event_date", [day]),
             )
     fold = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(old))
