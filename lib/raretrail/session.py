@@ -276,7 +276,8 @@ def _add_delta(jvm: Any) -> list[Path]:
 
 def _require(spark: SparkSession) -> None:
     for name, value in _REQUIRED.items():
-        if spark.conf.get(name, "") != value:
+        # Without a default of ours, which Connect would check as if it were set.
+        if spark.conf.get(name) != value:
             try:
                 spark.conf.set(name, value)
             except Exception as error:
