@@ -59,7 +59,9 @@ def cluster(scratch: Path, tmp_path: Path) -> Iterator[Cluster]:
         yield Cluster(f"spark://127.0.0.1:{port}", workers)
 
 
-def _submit(cluster: Cluster, options: list[str], warehouse: Path, scratch: Path) -> subprocess.Popen[str]:
+def _submit(
+    cluster: Cluster, options: list[str], warehouse: Path, scratch: Path, log: Path
+) -> subprocess.Popen[bytes]:
     conf = {
         "spark.executor.memory": "1500m",
         "spark.driver.memory": "2g",
@@ -74,10 +76,11 @@ def _submit(cluster: Cluster, options: list[str], warehouse: Path, scratch: Path
         str(runtime.spark_home() / "bin" / "spark-submit"), "--master", cluster.master, "--jars", jars,
         *given, str(ROOT / "jobs" / "run.py"), *options, "--warehouse", str(warehouse),
     ]  # fmt: skip
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-        env={**environment(scratch), "PYSPARK_DRIVER_PYTHON": sys.executable},
-    )  # fmt: skip
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT,
+            env={**environment(scratch), "PYSPARK_DRIVER_PYTHON": sys.executable},
+        )  # fmt: skip
 
 
 def test_a_cluster_that_loses_a_worker_leaves_the_same_tables(
@@ -87,16 +90,16 @@ def test_a_cluster_that_loses_a_worker_leaves_the_same_tables(
     scratch: Path,
     tmp_path: Path,
 ) -> None:
-    warehouse = tmp_path / "w"
-    job = _submit(cluster, options, warehouse, scratch)
+    warehouse, log = tmp_path / "w", tmp_path / "job.log"
+    job = _submit(cluster, options, warehouse, scratch, log)
     try:
         until = time.monotonic() + 300
         while not (warehouse / "presence_daily" / "_delta_log").exists():
-            assert job.poll() is None and time.monotonic() < until, "the job ended before it got anywhere"
+            assert job.poll() is None and time.monotonic() < until, log.read_text()[-4000:]
             time.sleep(0.2)
         os.killpg(cluster.workers[0].pid, signal.SIGKILL)
-        told, _ = job.communicate(timeout=900)
+        job.wait(900)
     finally:
         job.kill()
-    assert job.returncode == 0, told[-4000:]
+    assert job.returncode == 0, log.read_text()[-4000:]
     assert contents(warehouse) == local
