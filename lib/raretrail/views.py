@@ -267,7 +267,7 @@ SELECT incident_id, alerted_at, 'alert', incident_id, principal, CAST(NULL AS ST
 FROM incidents WHERE alerted_at IS NOT NULL""",
     "What happened in an incident, in order?",
     "SELECT happened_at, kind, command, outcome, detail FROM incident_timeline\n"
-    "WHERE incident_id LIKE '3bd7dd93%' AND kind = 'event' ORDER BY happened_at, id LIMIT 20",
+    "WHERE incident_id LIKE '48f5d7ce%' AND kind = 'event' ORDER BY happened_at, id LIMIT 20",
 )
 
 # ---------------------------------------------------------------------------------------- profiles
