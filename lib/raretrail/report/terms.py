@@ -23,6 +23,7 @@ _VALUES = {
     "agent": "agent_family",
     "error": "error_code",
     "network": "as_organization",
+    "host": "as_organization",
     "place": "place_name",
     "country": "country_name",
 }
