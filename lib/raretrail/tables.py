@@ -735,13 +735,7 @@ WITHHELD = Table(
     "withheld",
     "Facts of presence_daily that no baseline holds: those of malicious and of unjudged incidents",
     (
-        _c("event_date", "date", "UTC day"),
-        _c("recipient_account_id", "string", "Account"),
-        _c("principal", "string", "Principal"),
-        _c("actor", "string", "The person or program behind it, else the principal"),
-        _c("command", "string", "Command"),
-        _c("source_ip_address", "string", "Address as written; empty where missing"),
-        _c("outcome", "string", "Empty for success, else the error code"),
+        *(column for column in PRESENCE_DAILY.columns if column.name in PRESENCE_DAILY.key),
         _c(
             "reason",
             "string",
@@ -749,15 +743,7 @@ WITHHELD = Table(
         ),
         _c("incident_id", "string", "The incident it belongs to, one of them where there are several"),
     ),
-    key=(
-        "event_date",
-        "recipient_account_id",
-        "principal",
-        "actor",
-        "command",
-        "source_ip_address",
-        "outcome",
-    ),
+    key=PRESENCE_DAILY.key,
     partition_by=("event_date",),
 )
 

@@ -81,12 +81,13 @@ class Warehouse:
             return
         columns = ",\n".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in table.columns)
         partitioned = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-        properties = _NO_STATISTICS
-        if not table.name.startswith("staged_"):
+        properties = {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION)}
+        if table.name.startswith("staged_"):
+            properties |= _NO_STATISTICS
+        else:
             stats = [name for name in table.stats or table.key if name not in table.partition_by]
-            properties = {"delta.dataSkippingStatsColumns": ",".join(stats)}
-        properties = properties | {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION)}
-        properties = properties | {f"delta.constraints.{name}": check for name, check in table.checks.items()}
+            properties["delta.dataSkippingStatsColumns"] = ",".join(stats)
+        properties |= {f"delta.constraints.{name}": check for name, check in table.checks.items()}
         listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {self.name(table)} (\n{columns}\n) USING DELTA {partitioned} "

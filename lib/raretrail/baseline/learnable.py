@@ -7,6 +7,8 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from raretrail.tables import PRESENCE_DAILY
+
 # So long nothing is learnt of an alert nobody has judged: time to look at it. Then an unjudged false
 # alarm becomes usual.
 QUARANTINE_DAYS = 14
@@ -57,7 +59,7 @@ def to_withheld(
         "incident_id",
         "reason",
     )
-    facts = presence.select(*_FACT)
+    facts = presence.select(*PRESENCE_DAILY.key)
     found = facts.join(at_its_address, ["event_date", "principal", "source_ip_address"]).unionByName(
         facts.join(
             alone,
@@ -65,22 +67,11 @@ def to_withheld(
         )
     )
     # The reasons' names are in the order of what they weigh.
-    return found.groupBy(*_FACT).agg(
+    return found.groupBy(*PRESENCE_DAILY.key).agg(
         F.min("reason").alias("reason"), F.min("incident_id").alias("incident_id")
     )
 
 
 def only_learnable(presence: DataFrame, withheld: DataFrame) -> DataFrame:
     """The rows of presence that are not withheld (`to_withheld`)."""
-    return presence.join(withheld.select(*_FACT), list(_FACT), "left_anti")
-
-
-_FACT = (
-    "event_date",
-    "recipient_account_id",
-    "principal",
-    "actor",
-    "command",
-    "source_ip_address",
-    "outcome",
-)
+    return presence.join(withheld.select(*PRESENCE_DAILY.key), list(PRESENCE_DAILY.key), "left_anti")
