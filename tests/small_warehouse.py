@@ -233,7 +233,7 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
         ],
         "baseline_identity_value": [
             {"as_of": JUDGED, "identity": p, "dimension": d, "value": v, **_days(rows), "recent_5": 5,
-             "on_last_day": 1}
+             "on_last_day": 1, "last_gap": 1, "gap_before": 1}
             for d, column in values.items() for (p, v), rows in groups("principal", column).items()
         ],
         "baseline_identity": [

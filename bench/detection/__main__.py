@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=160)
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--judged", type=int, default=30)
+    parser.add_argument("--real", action="store_true", help="real techniques and background; see `real`")
     parser.add_argument("--no-asn", action="store_true", help="as without an ASN database")
     parser.add_argument("--scorer", action="append", default=[], metavar="MODULE:FUNCTION")
     parser.add_argument("--into", type=Path, help="a page of the manual to write the table into")
@@ -58,7 +59,7 @@ def main() -> None:
     ]
     ours = {NAMES.get(name, name): _scorer(name) for name in options.scorer}
     measures: dict[str, list[Measure]] = defaultdict(list)
-    for organisation in organisations(options.cache, wanted):
+    for organisation in organisations(options.cache, wanted, options.real):
         seen = organisation.without_networks() if options.no_asn else organisation
         found = incidents(seen)
         scores = reference_scores(seen, found, principal)

@@ -19,12 +19,11 @@ from pathlib import Path
 from raretrail.look import open_duckdb
 from raretrail.session import close_session, open_session
 from raretrail.settings import Settings, load_settings
-from raretrail.simulate import simulate
 from raretrail.stages.run import run
 from raretrail.tables import INCIDENTS
 
 from .measure import Incident
-from .organisations import Organisation
+from .organisations import Organisation, write
 
 Found = tuple[Sequence[Incident], Sequence[float]]
 
@@ -51,7 +50,7 @@ def play(organisation: Organisation, cache: Path) -> Settings:
     if (folder / "done").exists():
         return load_settings(options=options)[0]
     shutil.rmtree(folder, ignore_errors=True)
-    simulate(simulated, shape)
+    write(simulated, shape, organisation.real)
     settings, _ = load_settings(options=options)
     start = time.perf_counter()
     spark = open_session(driver_memory=settings.spark.driver_memory)

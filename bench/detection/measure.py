@@ -81,7 +81,7 @@ def measure(organisation: Organisation, found: Sequence[Incident], scores: Seque
     by_day: dict[int, list[int]] = defaultdict(list)
     for n in order:
         by_day[found[n].day].append(n)
-    kind_of = {c["id"]: c["kind"] for c in organisation.campaigns}
+    kind_of = {c["id"]: c["kind"].partition(":")[0] for c in organisation.campaigns}
     recall: dict[int, float] = {}
     cap: dict[int, float] = {}
     by_kind: dict[int, dict[str, tuple[int, int]]] = {}

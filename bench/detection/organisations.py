@@ -26,6 +26,8 @@ from raretrail.geo.locate import place_of
 from raretrail.simulate import Mix, Shape, simulate
 from raretrail.tables import DECODED_COLUMNS
 
+from .real import write as write_real
+
 # Raise when what is cached would come out otherwise.
 _VERSION = 1
 _ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +99,7 @@ class Organisation:
     campaigns: list[dict[str, Any]]
     innocents: list[dict[str, Any]]
     campaign_of: dict[str, str] = field(default_factory=dict)
+    real: bool = False  # its intrusions and part of its background are real; see `real`
 
     @property
     def judged_from(self) -> int:
@@ -143,15 +146,16 @@ def shapes(seeds: Sequence[int], base: Shape = _MEASURED) -> list[Shape]:
     ]  # fmt: skip
 
 
-def organisations(cache: Path, wanted: Sequence[Shape]) -> Iterator[Organisation]:
+def organisations(cache: Path, wanted: Sequence[Shape], real: bool = False) -> Iterator[Organisation]:
     """The organisations of these shapes, one at a time; what is missing in `cache` is made."""
     for shape in wanted:
-        yield organisation(cache, shape)
+        yield organisation(cache, shape, real)
 
 
-def organisation(cache: Path, shape: Shape) -> Organisation:
+def organisation(cache: Path, shape: Shape, real: bool = False) -> Organisation:
     """The organisation of this shape, from `cache` if it is there."""
     name = f"{shape.people}x{shape.days} seed {shape.seed} {shape.naming} {shape.addresses}"
+    name += " real" if real else ""
     kept = cache / f"{name.replace(' ', '-')}.pickle"
     if kept.exists():
         version, found = pickle.loads(kept.read_bytes())
@@ -159,11 +163,19 @@ def organisation(cache: Path, shape: Shape) -> Organisation:
             return found
     work = cache / f"{kept.stem}.trail"
     shutil.rmtree(work, ignore_errors=True)
-    simulate(work, shape)
-    made = load(work, name, shape)
+    write(work, shape, real)
+    made = replace(load(work, name, shape), real=real)
     shutil.rmtree(work)
     kept.write_bytes(pickle.dumps(((_VERSION, shape), made), protocol=5))
     return made
+
+
+def write(folder: Path, shape: Shape, real: bool) -> None:
+    """Write the trail, the labels and the maps of the organisation of this shape under folder."""
+    if real:
+        write_real(folder, shape)
+    else:
+        simulate(folder, shape)
 
 
 def load(folder: Path, name: str, shape: Shape) -> Organisation:

@@ -59,6 +59,9 @@ CONSTANTS: dict[str, tuple[Any, str]] = {
     "HOUR_DAYS": (candidates, "_HOUR_DAYS"),
     "HOST_BITS": (candidates, "_HOST_BITS"),
     "BURST_BITS": (incidents, "_BURST_BITS"),
+    "HOME_BITS": (incidents, "_HOME_BITS"),
+    "SETTLED_DAYS": (candidates, "_SETTLED_DAYS"),
+    "CADENCE_DAYS": (surprise, "CADENCE_DAYS"),
     "JUMP_KM_PER_HOUR": (uses_room, "JUMP_KM_PER_HOUR"),
     "near_km": ("baseline", "near_km"),
     "incident_gap": ("score", "incident_gap"),
@@ -127,6 +130,7 @@ def ablated(played: Played) -> Iterator[tuple[str, Measure]]:
         yield f"without {name}", _measured(played, _without(findings, group))
     mature = findings.withColumn("maturity", F.lit(1.0)).transform(with_bits)
     yield "without maturity", _measured(played, mature)
+    yield "without settled ranges", _measured(played, findings.withColumn("settled_range", F.lit(False)))
     # What `with_terms` adds to a command for what it can do, taken off again.
     raised, level = F.col("command_bits"), F.col("sensitivity")
     plain = F.when(raised - level / 2 >= HIGHEST, raised - level / 2).otherwise(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -53,6 +54,7 @@ def _facts(uses):
             "on_last_day": int(bool(active) and (u, v, active[-1]) in uses),
             "active_days": len({d for _, _, d in _known(uses, day, identity=u)}),
             "principals_90": len({p for p, _, _ in _counted(_known(uses, day, value=v))}),
+            "uses": sorted((d for _, _, d in _known(uses, day, identity=u, value=v)), reverse=True)[:3],
             "settled_90": len({p for p, _, d in _counted(_known(uses, day, value=v)) if d < day - LAG_DAYS}),
             "value_days_90": len({d for _, _, d in _counted(_known(uses, day, value=v))}),
             "value_first_day": min((d for _, _, d in _counted(_known(uses, day, value=v))), default=None),
@@ -87,6 +89,9 @@ def test_history_equals_a_plain_count(spark, listed):
         assert (row.days_90, row.recent_5, row.on_last_day) == (
             fact["days_90"], fact["recent_5"], fact["on_last_day"]
         )  # fmt: skip
+        before = fact["uses"]
+        gaps = [later - earlier for later, earlier in pairwise(before)] + [None, None]
+        assert (row.last_use, row.last_gap, row.gap_before) == (before[0] if before else None, *gaps[:2])
     for row in history.values.collect():
         fact = next(f for (_, v, d), f in facts.items() if (v, d) == (row.value, row.as_of))
         for name in ("value_days_90", "principals_90", "settled_90", "value_first_day"):

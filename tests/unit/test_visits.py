@@ -23,7 +23,7 @@ def finding(name: str, minutes: int = 0, **changed: Any) -> dict[str, Any]:
     base = {
         "anomaly_id": name, "detector": "d", "actor": "ana", "principal": "role/ana", "place": "city:1",
         "command": "s3:ListBuckets", "source_ip_address": "203.0.113.7", "prefix_principals": 5,
-        "principal_prefix_days": 0, "first_time": at, "last_time": at, "bucket_start": NOON,
+        "principal_prefix_days": 3, "first_time": at, "last_time": at, "bucket_start": NOON,
         "bucket_end": NOON + timedelta(hours=1), "bucket_date": NOON.date(), "maturity": 1.0,
         "place_bits": 2.0, "network_bits": 0.0, "prefix_bits": 0.0, "jump_bits": 0.0, "agent_bits": 0.0,
         "hour_bits": 0.0, "host_bits": 0.0, "command_bits": 0.0, "what_bits": 0.0, "where_bits": 2.0,
@@ -59,7 +59,7 @@ def test_one_actor_in_one_place_is_one_incident_until_a_long_gap(spark: SparkSes
 
 
 def test_several_identities_from_a_range_new_to_all_are_one_incident(spark: SparkSession) -> None:
-    new = {"prefix_principals": 0}
+    new = {"prefix_principals": 0, "principal_prefix_days": 0}
     assert groups(
         spark,
         finding("portal", actor="uuid", **new),
@@ -70,8 +70,23 @@ def test_several_identities_from_a_range_new_to_all_are_one_incident(spark: Spar
     ) == {frozenset({"portal", "session", "role"}), frozenset({"next-day"}), frozenset({"office"})}
 
 
+def test_several_identities_from_one_address_new_to_each_are_one_incident(spark: SparkSession) -> None:
+    new = {"principal_prefix_days": 0}
+    assert groups(
+        spark,
+        finding("portal", actor="uuid", **new),
+        finding("session", 5, **new),
+        finding("neighbour", 6, actor="ben", source_ip_address="203.0.113.8", **new),
+        finding("at-home", 7, actor="carla"),
+        finding("later", 600, actor="dora", **new),
+    ) == {
+        frozenset({"portal", "session"}), frozenset({"neighbour"}), frozenset({"at-home"}),
+        frozenset({"later"}),
+    }  # fmt: skip
+
+
 def test_a_visit_with_two_ranges_joins_both(spark: SparkSession) -> None:
-    new = {"prefix_principals": 0}
+    new = {"prefix_principals": 0, "principal_prefix_days": 0}
     assert groups(
         spark,
         finding("a", actor="uuid", **new),
@@ -93,7 +108,7 @@ def test_a_burst_counts_once_and_raises_its_incident(spark: SparkSession) -> Non
 
 
 def test_an_incident_has_the_bits_of_its_most_surprising_actor(spark: SparkSession) -> None:
-    new = {"prefix_principals": 0}
+    new = {"prefix_principals": 0, "principal_prefix_days": 0}
     (incident,) = to_incidents(
         chained(
             spark,
@@ -103,6 +118,18 @@ def test_an_incident_has_the_bits_of_its_most_surprising_actor(spark: SparkSessi
     ).collect()
     assert (incident.actor, incident.bits) == ("uuid", 10.0)
     assert incident.principals == ["role/ana"]
+
+
+def test_what_came_only_from_where_they_sit_loses_bits(spark: SparkSession) -> None:
+    def bits(*settled: bool | None) -> tuple[float, float]:
+        (incident,) = to_incidents(
+            chained(spark, *(finding(f"f{n}", n, settled_range=known) for n, known in enumerate(settled)))
+        ).collect()
+        return incident.home_bits, incident.bits
+
+    assert bits(True, False) == (0.0, 2.0)
+    assert bits(None) == (0.0, 2.0)
+    assert bits(True, True) == (-4.0, 0.0)  # never below none
 
 
 def test_of_the_hour_the_least_counts(spark: SparkSession) -> None:

@@ -30,8 +30,8 @@ class History:
     last LAG_DAYS days: what the organisation is taken to know, so that an intruder's own yesterday, or
     an accomplice's, makes nothing usual.
 
-    identity_values  as_of, dimension, identity, value: days_90, recent_5, on_last_day,
-                      is_actor
+    identity_values  as_of, dimension, identity, value: days_90, recent_5, on_last_day, last_use (a day),
+                      last_gap and gap_before (days between the last three uses of the 90 days), is_actor
     values            as_of, dimension, value: value_days_90, principals_90, settled_90, value_first_day
     identities        as_of, dimension, identity: active_days, new_days
     dimensions        as_of, dimension: value_days, values_seen, values_once, active_days,
@@ -72,7 +72,8 @@ def _before(total: Column, *keys: str, by: str = "day", days: int = WINDOW_DAYS)
 
 
 def with_first_uses(uses: DataFrame) -> DataFrame:
-    """uses plus, for the 90 days before: days_90, active_days, recent_5, on_last_day, first_use.
+    """uses plus, for the 90 days before: days_90, active_days, recent_5, on_last_day, first_use, last_use,
+    last_gap, gap_before.
 
     recent_5 counts the identity's last five active days, wherever they lie. A first use is one
     not made in the 90 days before, by an identity that was active in them.
@@ -92,8 +93,25 @@ def with_first_uses(uses: DataFrame) -> DataFrame:
         .withColumn("recent_5", _before(F.count(F.lit(1)), *keys, by="nth", days=5))
         .withColumn("on_last_day", _before(F.count(F.lit(1)), *keys, by="nth", days=1))
         .withColumn("first_use", (F.col("days_90") == 0) & (F.col("active_days") > 0))
-        .drop("nth")
+        .withColumns({f"use_{back}": _used_before(back, *keys) for back in (1, 2, 3)})
+        .withColumns(gaps("use_1", "use_2", "use_3"))
+        .drop("nth", "use_1", "use_2", "use_3")
     )
+
+
+def _used_before(back: int, *keys: str) -> Column:
+    """The day of the use that many uses ago, if it lies within the window."""
+    day = F.lag("day", back).over(_window(*keys))
+    return F.when(day >= F.col("day") - WINDOW_DAYS, day)
+
+
+def gaps(last: str, second: str, third: str) -> dict[str, Column]:
+    """last_use, last_gap and gap_before of the columns with the days of the last three uses."""
+    return {
+        "last_use": F.col(last),
+        "last_gap": (F.col(last) - F.col(second)).cast("int"),
+        "gap_before": (F.col(second) - F.col(third)).cast("int"),
+    }
 
 
 def _steps_while_known(uses: DataFrame, keys: tuple[str, ...], *group: str, lag: int = 0) -> DataFrame:
@@ -280,6 +298,9 @@ def history_of(known: DataFrame, values: DataFrame, pairs: DataFrame) -> History
             "days_90",
             "recent_5",
             "on_last_day",
+            "last_use",
+            "last_gap",
+            "gap_before",
             "is_actor",
         ),
         values=values,

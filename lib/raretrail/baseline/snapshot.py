@@ -21,6 +21,7 @@ from raretrail.baseline.history import (
     OTHERS_CLASSES,
     WINDOW_DAYS,
     History,
+    gaps,
     others_class,
 )
 from raretrail.baseline.uses import DIMENSIONS, identities, placed_uses, use
@@ -106,11 +107,38 @@ def _last_bit(word: Column) -> Column:
     return F.length(F.bin(word)) - 1
 
 
+def _newest(low: Column, high: Column) -> Column:
+    """How many days before the last one the most recent bit lies; null where there is none."""
+    return F.when(low != 0, _last_bit(low.bitwiseAND(-low))).when(
+        high != 0, _last_bit(high.bitwiseAND(-high)) + WORD
+    )
+
+
+def _without_newest(low: Column, high: Column) -> tuple[Column, Column]:
+    """The words without their most recent bit."""
+    only_high = (low == 0) & (high != 0)
+    return (
+        F.when(low != 0, low.bitwiseAND(low - 1)).otherwise(low),
+        F.when(only_high, high.bitwiseAND(high - 1)).otherwise(high),
+    )
+
+
+def with_gaps(rows: DataFrame) -> DataFrame:
+    """rows (with seen_low, seen_high) plus last_gap and gap_before, as `history.gaps` has them."""
+    words = F.col("seen_low"), F.col("seen_high")
+    offsets = {}
+    for nth in (1, 2, 3):
+        offsets[f"use_{nth}"] = -_newest(*words)
+        words = _without_newest(*words)
+    measures = gaps(*offsets)
+    return rows.withColumns(offsets).withColumns(
+        {name: measures[name] for name in ("last_gap", "gap_before")}
+    ).drop(*offsets)  # fmt: skip
+
+
 def _day_measures(as_of: date) -> list[Column]:
     low, high = F.col("seen_low"), F.col("seen_high")
-    newest = F.when(low != 0, _last_bit(low.bitwiseAND(-low))).otherwise(
-        _last_bit(high.bitwiseAND(-high)) + WORD
-    )
+    newest = _newest(low, high)
     oldest = F.when(high != 0, _last_bit(high) + WORD).otherwise(_last_bit(low))
     last = F.lit(as_of)
 
@@ -202,7 +230,8 @@ def to_snapshot(
         command_place=_to_baseline(by_actor, ("command", "place"), as_of).join(names, "place", "left"),
         command_country=_to_baseline(by_actor, ("command", "country"), as_of),
         value=_to_baseline(counted, ("dimension", "value"), as_of),
-        identity_value=uses.select("*", *_day_measures(as_of))
+        identity_value=with_gaps(uses)
+        .select("*", *_day_measures(as_of))
         .join(_with_recent(active), "identity")
         .withColumn("recent_5", _ones(*_both("recent")))
         .withColumn("on_last_day", _ones(*_both("last"))),
@@ -288,7 +317,15 @@ def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> Histor
     """
     asked = uses.select(F.col("day").alias("as_of"), "dimension", "identity", "value", "is_actor")
     known = stored.identity_value.select(
-        "dimension", "identity", "value", "days_90", "recent_5", "on_last_day"
+        "dimension",
+        "identity",
+        "value",
+        "days_90",
+        "recent_5",
+        "on_last_day",
+        F.unix_date("last_day").alias("last_use"),
+        "last_gap",
+        "gap_before",
     )
     identity_values = asked.join(known, ["dimension", "identity", "value"], "left").fillna(
         0, ["days_90", "recent_5", "on_last_day"]
@@ -392,11 +429,7 @@ def _with_recent(active: DataFrame) -> DataFrame:
     rest_low, rest_high = low, high
     masks = {}
     for step in range(1, 6):
-        cleared_low = F.when(rest_low != 0, rest_low.bitwiseAND(rest_low - 1)).otherwise(rest_low)
-        cleared_high = F.when(
-            (rest_low == 0) & (rest_high != 0), rest_high.bitwiseAND(rest_high - 1)
-        ).otherwise(rest_high)
-        rest_low, rest_high = cleared_low, cleared_high
+        rest_low, rest_high = _without_newest(rest_low, rest_high)
         if step in (1, 5):
             name = "last" if step == 1 else "recent"
             masks[f"{name}_low"] = low.bitwiseXOR(rest_low)

@@ -12,6 +12,8 @@ BUCKET = "1 hour"
 _SEPARATOR = "\x1f"
 # A network says nothing of its own where the place is new: a new place brings a new network.
 _PLACE_DAYS_FOR_NETWORK = 3
+# Days in an address prefix from which somebody is settled there.
+_SETTLED_DAYS = 3
 # Active days from which a history is trusted in full: (days + 2) / 10.
 _MATURE_OFFSET, _MATURE_DAYS = 2, 10
 # An actor known on fewer days than this is judged by the habit of its principal, if that is older.
@@ -88,6 +90,9 @@ def to_lookup(surprises: DataFrame) -> DataFrame:
             "nearest_place_km",
             "near",
             "rolled_out",
+            "cadence_days",
+            "expected_date",
+            "on_cadence",
             "baseline_days",
         ).alias("value"),
     )
@@ -225,6 +230,10 @@ def with_terms(
         "nearest_place_km": of("place", "nearest_place_km"),
         "near_known_place": near,
         "rolled_out": F.coalesce(of("command", "rolled_out"), none),
+        "settled_range": F.coalesce(of("prefix", "days_90") >= _SETTLED_DAYS, none),
+        "cadence_days": of("command", "cadence_days"),
+        "expected_date": of("command", "expected_date"),
+        "on_cadence": F.coalesce(of("command", "on_cadence"), none),
         "local_hour": local_hour,
         "hosting_network": hosted,
         "sensitivity": level,

@@ -1,4 +1,4 @@
-"""Incidents: findings of one actor in one place, or from one address range new to all, close in time."""
+"""Incidents: findings of one actor in one place, or from one address new to them, close in time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ EVIDENCE_PER_INCIDENT = 1000
 _COMMANDS_SHOWN = 50
 # Commands more surprising than this add to the burst (research §9.1).
 _BURST_BITS = 2.0
+# Stolen credentials are hardly ever used from where their owner sits: bits as for one in sixteen.
+_HOME_BITS = 4.0
 _LARGEST = ("place", "network", "prefix", "jump", "agent", "host")
+_SUMS = ("where_bits", "how_bits", "what_bits", "home_bits", "bits")
 _FROM_STRANGEST = (
     "place",
     "principal",
@@ -40,19 +43,21 @@ def with_incident_id(findings: DataFrame, gap: timedelta) -> DataFrame:
 
     Findings of one actor in one place, each beginning at most `gap` after the latest end of those
     before, are one incident. So are those of several actors from one address prefix that nobody used
-    before its day, as close in time: a sign-in, the session it began and the role that took over are
-    several identities and one visit.
+    before its day, or from one address in a prefix new to each of them, as close in time: a sign-in, the
+    session it began and the role that took over are several identities and one visit.
     """
-    fresh = (F.col("prefix_principals") == 0) & (F.col("principal_prefix_days") == 0)
-    fresh = fresh & (F.col("prefix") != "")
-    range_new_to_all = F.coalesce(F.when(fresh, F.col("prefix")), F.col("anomaly_id"))
+    new_to_them = (F.col("principal_prefix_days") == 0) & (F.col("prefix") != "")
+    new_to_all = new_to_them & (F.col("prefix_principals") == 0)
+    shared = F.coalesce(
+        F.when(new_to_all, F.col("prefix")), F.when(new_to_them, F.col("address_key")), F.col("anomaly_id")
+    )
     rows = _chained(findings.drop("incident_id"), ("actor", "place"), gap, "visit")
-    rows = _chained(rows.withColumn("range", range_new_to_all), ("range",), gap, "stay")
+    rows = _chained(rows.withColumn("range", shared), ("range",), gap, "stay")
     # Visits that share a stay are one incident, and so are stays that share a visit. Two rounds of taking
     # the least name reach every visit that is a stay away from a neighbour; windows alone do it.
     rows = rows.withColumn("joined", F.col("visit"))
-    for shared in ("stay", "visit", "stay", "visit"):
-        rows = rows.withColumn("joined", F.min("joined").over(Window.partitionBy(shared)))
+    for chain in ("stay", "visit", "stay", "visit"):
+        rows = rows.withColumn("joined", F.min("joined").over(Window.partitionBy(chain)))
     together = Window.partitionBy("joined").orderBy("first_time", "anomaly_id")
     return rows.withColumn("incident_id", F.first("anomaly_id").over(together)).drop(
         "visit", "stay", "range", "joined"
@@ -83,7 +88,8 @@ def to_incidents(findings: DataFrame) -> DataFrame:
     Its bits are those of its most surprising actor: of the most surprising terms of the actor's findings,
     whichever finding has them; of the hour the least, since who begins late may end in an hour that is
     theirs. Every command that surprises raises what by half the log2 of 1 + their number, so that a
-    burst counts once but raises its incident.
+    burst counts once but raises its incident. What came only from addresses its actor is settled at loses
+    _HOME_BITS.
     """
     strangest = F.struct("bits", F.hash("anomaly_id"))
     surprising = F.when(F.col("command_bits") > _BURST_BITS, F.col("command"))
@@ -95,17 +101,17 @@ def to_incidents(findings: DataFrame) -> DataFrame:
             F.max("what_bits").alias("most"),
             F.count_distinct(surprising).alias("surprising"),
             F.max("maturity").alias("maturity"),
+            F.when(F.bool_and(F.coalesce("settled_range", F.lit(False))), -_HOME_BITS)
+            .otherwise(0.0)
+            .alias("home_bits"),
         )
         .withColumn("where_bits", where_bits("place_bits", "network_bits", "prefix_bits", "jump_bits"))
         .withColumn("how_bits", F.round(F.col("agent_bits") + F.col("hour_bits") + F.col("host_bits"), 6))
         .withColumn("what_bits", F.round(F.col("most") + 0.5 * F.log2(1 + F.col("surprising")), 6))
         .transform(with_bits)
+        .withColumn("bits", F.round(F.greatest(F.col("bits") + F.col("home_bits"), F.lit(0.0)), 6))
         .groupBy("incident_id")
-        .agg(
-            F.max_by(
-                F.struct("actor", "where_bits", "how_bits", "what_bits", "bits"), F.struct("bits", "actor")
-            ).alias("worst")
-        )
+        .agg(F.max_by(F.struct("actor", *_SUMS), F.struct("bits", "actor")).alias("worst"))
         .select("incident_id", "worst.*")
     )
     commands = (

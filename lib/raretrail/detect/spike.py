@@ -6,7 +6,7 @@ of them counts as one, since its own burst is judged as its own. X, the kinds of
 taken as negative binomial of mean m and variance m + m^2 / r, which allows for bursts (Hilbe, Negative
 Binomial Regression, 2011, ch. 8), and judged among quarter hours that have an error at all:
 
-    bits = -log2 P(X >= k | X >= 1), at most 8
+    bits = -log2 P(X >= k | X >= 1), at most 6
 
 so that the first refusals of somebody who never meets any are no spike for being the first, which
 error_bits tells already. With E quarter hours with errors among the N of the last 90 days (at most),
@@ -35,7 +35,8 @@ from raretrail.detect.candidates import with_bits
 
 QUARTER = "15 minutes"
 LEAST_KINDS = 3
-CAP = 8.0
+# As for an error code: bursts have a heavier tail than any two moments tell.
+CAP = 6.0
 # Quarter hours with errors that those of others count for: bursts that come one time in twenty are not
 # known to be absent before.
 POOLED_QUARTERS = 50.0

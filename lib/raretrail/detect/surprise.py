@@ -9,7 +9,8 @@ docs/decisions/0007 says why each is so. A use is new when the identity did not 
     prefix:     new to everybody: as new; else 0
     hour:       -log2((days + 1/2) / (active + 1)), at most 4
     jump:       -log2 of the rate of days with a jump, at most 6
-    command:    -log2((days + A * prior) / (active + A)) - 4, within 0..8; new: no more than as new
+    command:    -log2((days + A * prior) / (active + A)) - 4, within 0..8; new: no more than as new;
+                0 where it is rolled out to many, or comes when its cadence expects it
     anything else that is known: 0
 
 rate   the identity's own rate of days with something new in the dimension, drawn to the organisation's
@@ -39,6 +40,9 @@ CAPS = {
 # A command this young to the organisation, taken up by this many others, is being rolled out.
 ROLL_OUT_DAYS = 21
 ROLL_OUT_OTHERS = 3
+# Work that comes this seldom has a date; its last two intervals, and the day it comes on, may differ by a
+# day and a tenth: weekly work by one, monthly work by four, as months and weekends have it.
+CADENCE_DAYS = 5
 # Days of the organisation's habit that a principal's own is mixed with.
 RATE_PRIOR_DAYS = 10.0
 # Pseudo-days of the back-off distribution (research §6: alpha of 5).
@@ -83,7 +87,8 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
     history as `History`; nearest (as_of, identity, value, nearest_place, nearest_place_km) for
     places new to their identity. Columns: as_of, dimension, identity, value, days_90, others,
     value_days_90, active_days, new_days, prior, rate, tail, bits, nearest_place,
-    nearest_place_km, near, rolled_out, baseline_days. `others` leaves the identity itself out.
+    nearest_place_km, near, rolled_out, cadence_days, expected_date, on_cadence, baseline_days. `others`
+    leaves the identity itself out.
     """
     dimensions = history.dimensions.withColumnsRenamed(
         {"active_days": "org_dimension_days", "new_days": "org_new_days"}
@@ -158,6 +163,7 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         & (F.col("others") >= ROLL_OUT_OTHERS)
         & (F.col("value_first_day") >= F.col("as_of") - ROLL_OUT_DAYS)
     )
+    cadence, expected, on_cadence = _cadence()
     hour = bits_of((F.col("days_90") + 0.5) / (F.col("active_days") + 1))
     org_jumps = (F.col("org_dimension_days") + 1) / (F.col("org_active_days") + 2)
     jump = bits_of(
@@ -165,7 +171,7 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
     )
     is_of = {name: F.col("dimension") == name for name in CAPS}
     bits = (
-        F.when(rolled_out, 0.0)
+        F.when(rolled_out | on_cadence, 0.0)
         .when(is_of["command"] & new, F.least(command, first))
         .when(is_of["command"], command)
         .when(is_of["hour"], F.least(hour, cap))
@@ -193,7 +199,29 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         "nearest_place_km",
         near.alias("near"),
         F.coalesce(rolled_out, F.lit(False)).alias("rolled_out"),
+        cadence.alias("cadence_days"),
+        expected.alias("expected_date"),
+        on_cadence.alias("on_cadence"),
         "baseline_days",
+    )
+
+
+def _cadence() -> tuple[Column, Column, Column]:
+    """Days between uses of a command that come regularly, when the next is expected, and whether it is
+    now: of last_use, last_gap, gap_before."""
+    every = (F.col("last_gap") + F.col("gap_before")) / 2
+    slack = 1 + F.floor(every / 10)
+    regular = (
+        (F.col("dimension") == "command")
+        & (every >= CADENCE_DAYS)
+        & (F.abs(F.col("last_gap") - F.col("gap_before")) <= slack)
+    )
+    next_use = F.when(regular, (F.col("last_use") + F.round(every)).cast("int"))
+    now = F.abs(F.col("as_of") - next_use) <= slack
+    return (
+        F.when(regular, F.round(every).cast("int")),
+        F.date_from_unix_date(next_use),
+        F.coalesce(now, F.lit(False)),
     )
 
 

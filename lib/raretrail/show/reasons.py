@@ -48,6 +48,8 @@ def _where(row: Row) -> list[str]:
         told.append("new network")
     elif (row.get("prefix_bits") or 0) > 0 and row.get("place_days"):
         told.append("addresses nobody used before")
+    if row.get("settled_range"):
+        told.append("from addresses they often use")
     if (row.get("jump_bits") or 0) > 0:
         minutes = max(1, round((row.get("jump_seconds") or 0) / 60))
         told.append(f"also at {row.get('jump_place')} within {count(minutes, 'minute')}")

@@ -15,6 +15,7 @@ world (calls and sign-ins), trail (delivery).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,12 @@ __all__ = [
 ]
 
 
-def simulate(out: Path, shape: Shape) -> Summary:
+def simulate(out: Path, shape: Shape, intrusions: Mapping[str, campaigns.Kind] | None = None) -> Summary:
     """Play the organisation of this shape and write it under `out`, which must be new or empty.
 
-    The same shape gives the same bytes. Raises UsageError if `out` holds something already, or if
-    the databases are wanted (`networks_db`) and mmdb-writer is not installed.
+    intrusions, by kind, are played in place of the shape's campaigns. The same shape gives the same
+    bytes. Raises UsageError if `out` holds something already, or if the databases are wanted
+    (`networks_db`) and mmdb-writer is not installed.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -68,7 +70,7 @@ def simulate(out: Path, shape: Shape) -> Summary:
     everybody = people.hire(world)
     machines = robots.install(world)
     innocents.arrange(world, everybody)
-    season = campaigns.Season(world)
+    season = campaigns.Season(world, intrusions)
     played: list[dict[str, Any]] = []
     for day in range(shape.days):
         for machine in machines:

@@ -8,7 +8,7 @@ needs, and the campaign then moves to another victim or day.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -379,13 +379,16 @@ class Season:
     """When which campaign is played: one a day where the judged days suffice.
 
     A kind the day has no chance for is put off and another played in its place; what never finds
-    its chance is in `not_played` at the end.
+    its chance is in `not_played` at the end. `further` kinds are played in place of the shape's, once each.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, further: Mapping[str, Kind] | None = None) -> None:
         shape, rng = world.shape, world.rng("campaigns")
         self._world = world
-        if isinstance(shape.campaigns, tuple):
+        self._kinds = {**KINDS, **(further or {})}
+        if further:
+            kinds = list(further)
+        elif isinstance(shape.campaigns, tuple):
             kinds = list(shape.campaigns)
         else:
             kinds = []
@@ -445,7 +448,7 @@ class Season:
                     return_day=self.free_day(day),
                 )  # fmt: skip
                 try:
-                    KINDS[kind](intrusion)
+                    self._kinds[kind](intrusion)
                 except NoChance:
                     continue
                 self._left.remove((number, kind))

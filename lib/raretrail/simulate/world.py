@@ -144,7 +144,7 @@ class World:
 
     # ------------------------------------------------------------------------ getting credentials
 
-    def _raw(
+    def record(
         self, rng: Random, at: int, account: Account, seat: Seat, agent: str, *,
         identity: str, source: str, name: str, request: str, response: str, region: str = "",
         failure: Failure | None = None, extra: str = "", event_type: str = "AwsApiCall",
@@ -196,7 +196,7 @@ class World:
             "host": f"sts.{target.region}.amazonaws.com" if seat.line else "",
         }  # fmt: skip
         if own:
-            self._raw(rng, at, own[0], seat, agent, identity=caller.identity, **arguments)
+            self.record(rng, at, own[0], seat, agent, identity=caller.identity, **arguments)
         if not own or own[0] is not target:
             outside = {
                 "type": "AWSAccount",
@@ -204,7 +204,7 @@ class World:
                 "accountId": caller.account,
             }
             identity = caller.identity if not own else records.text(outside)
-            self._raw(rng, at, target, seat, agent, identity=identity, **arguments)
+            self.record(rng, at, target, seat, agent, identity=identity, **arguments)
         return session
 
     def assume_role_with_web_identity(
@@ -219,7 +219,7 @@ class World:
             "type": "WebIdentityUser", "principalId": f"{arn}:sts.amazonaws.com:{subject}",
             "userName": subject, "identityProvider": arn,
         }  # fmt: skip
-        self._raw(
+        self.record(
             rng, at, account, seat, agent, identity=records.text(identity),
             source="sts.amazonaws.com", name="AssumeRoleWithWebIdentity",
             request=records.text({"roleArn": role.arn, "roleSessionName": name}),
@@ -242,7 +242,7 @@ class World:
             "type": "SAMLUser", "principalId": f"{records.hex_id(rng, 12)}:{name}",
             "userName": name, "identityProvider": saml,
         }  # fmt: skip
-        self._raw(
+        self.record(
             rng, at, account, seat, "aws-internal/3" if console else agent,
             identity=records.text(identity), source="sts.amazonaws.com", note=note,
             name="AssumeRoleWithSAML", response=self._credentials(session, role),
@@ -272,13 +272,13 @@ class World:
         chosen = records.text({"role_name": role.name.split("_")[1], "account_id": role.account})
         management = self.org.management
         if not console:
-            self._raw(
+            self.record(
                 rng, at, management, seat, agent, identity=identity, source="sso.amazonaws.com",
                 name="GetRoleCredentials", request="null", response="null", note=note,
                 extra=f'{{"serviceEventDetails":{chosen}}}',
             )  # fmt: skip
             return records.role_session(role, name, rng, at)
-        self._raw(
+        self.record(
             rng, at - 4, management, seat, agent, identity=identity, source="signin.amazonaws.com",
             name="UserAuthentication", request="null", response="null", note=note, read_only=False,
             event_type="AwsServiceEvent", extra=records.text(
@@ -286,7 +286,7 @@ class World:
                  "CredentialType": "PASSWORD,TOTP" if mfa else "PASSWORD"}
             ),
         )  # fmt: skip
-        self._raw(
+        self.record(
             rng, at - 1, management, seat, agent, identity=identity, source="sso.amazonaws.com",
             name="Federate", request="null", response="null", note=note,
             event_type="AwsServiceEvent",
@@ -305,7 +305,7 @@ class World:
             "LoginTo": f"https://console.aws.amazon.com/console/home?region={account.region}",
             "MobileVersion": "No", "MFAUsed": "Yes" if mfa else "No",
         }  # fmt: skip
-        return self._raw(
+        return self.record(
             rng, at, account, seat, agent, identity=identity, source="signin.amazonaws.com",
             name="ConsoleLogin", request="null", region="us-east-1", read_only=False,
             response=records.text({"ConsoleLogin": "Failure" if fails else "Success"}),
@@ -338,7 +338,7 @@ class World:
         session = records.role_session(role, name, rng, at, hours=1, mfa=mfa, console=True)
         target = self.org.account(role.account)
         extra = {"SwitchFrom": signed_in.arn, "RedirectTo": "https://console.aws.amazon.com/"}
-        self._raw(
+        self.record(
             rng, at, target, seat, agent, source="signin.amazonaws.com", name="SwitchRole",
             identity=session.identity.replace(f'"accessKeyId":"{session.key}",', ""),
             request="null", response='{"SwitchRole":"Success"}', region="us-east-1",

@@ -210,7 +210,7 @@ def test_columns_that_older_or_newer_versions_have_or_lack_do_not_break_the_page
         (
             "anomalies",
             {"nearest_place_km", "maturity", "error_bits"},
-            {"cadence_bits": 4.25, "cadence_days": 3},
+            {"moon_bits": 4.25, "moon_days": 3},
         ),
         ("incidents", {"accuracy_radius", "quality", "how_bits"}, {"mood": "open"}),
     ):
@@ -223,7 +223,7 @@ def test_columns_that_older_or_newer_versions_have_or_lack_do_not_break_the_page
     material = material_of(write_tables(tmp_path, rows))
     assert not material.lacking
     words = Parsed(html_of(material)).words
-    assert "cadence 4.2 days 3" in words
+    assert "moon 4.2 days 3" in words
 
 
 def test_a_part_that_cannot_be_read_is_named_and_the_rest_stands(tmp_path: Path) -> None:
