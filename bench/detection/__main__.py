@@ -15,6 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from . import engine
 from .measure import BUDGETS, Incident, Measure, incidents, measure, principal
 from .organisations import Organisation, organisations, shapes
 from .page import put
@@ -59,6 +60,7 @@ def main() -> None:
     ]
     ours = {NAMES.get(name, name): _scorer(name) for name in options.scorer}
     measures: dict[str, list[Measure]] = defaultdict(list)
+    took: list[dict[str, float]] = []
     for organisation in organisations(options.cache, wanted, options.real):
         seen = organisation.without_networks() if options.no_asn else organisation
         found = incidents(seen)
@@ -67,7 +69,14 @@ def main() -> None:
             measures[name].append(measure(seen, found, scores[key]))
         for name, scorer in ours.items():
             measures[name].append(measure(seen, *scorer(seen, options.cache)))
+            if name == NAMES["detection.engine:score"]:
+                took.append(engine.seconds(seen, options.cache))
     text = table(measures)
+    if took:
+        scoring = sum(seconds["score"] for seconds in took) / len(took)
+        whole = sum(sum(seconds.values()) for seconds in took) / len(took)
+        text += f"\n\nScoring the {options.judged} days took {scoring:.0f} s an organisation, "
+        text += f"of {whole:.0f} s the job took in all."
     print(text)
     if options.into:
         put(options.into, options.figures, text)

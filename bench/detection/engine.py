@@ -20,7 +20,7 @@ from raretrail.look import open_duckdb
 from raretrail.session import close_session, open_session
 from raretrail.settings import Settings, load_settings
 from raretrail.stages.run import run
-from raretrail.tables import INCIDENTS
+from raretrail.tables import INCIDENTS, RUNS
 
 from .measure import Incident
 from .organisations import Organisation, write
@@ -70,6 +70,15 @@ def span_of(organisation: Organisation) -> tuple[datetime, datetime]:
     shape = organisation.shape
     end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
     return end - timedelta(days=shape.judged_days), end
+
+
+def seconds(organisation: Organisation, cache: Path) -> dict[str, float]:
+    """What each stage of the run took, by the warehouse's own record."""
+    settings = play(organisation, cache)
+    assert settings.warehouse
+    with open_duckdb(settings.warehouse) as look:
+        (run_,) = look.rows(RUNS)
+    return dict(run_["seconds"])
 
 
 def _read(organisation: Organisation, settings: Settings) -> Found:
