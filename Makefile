@@ -32,7 +32,7 @@ fuzz: ## Put 100,000 hostile files through the decoder (ARGS=--count=N)
 	@$(SETUP) --dev
 	@.venv/bin/python tests/robustness/fuzz.py $(ARGS)
 
-chaos: ## Kill the job anywhere 100 times and compare every table (ARGS=--kills=N)
+chaos: ## Kill the job 100 times, start it in pairs, fill its disk; compare every table (ARGS=--kills=N)
 	@$(SETUP) --dev
 	@.venv/bin/python tests/robustness/chaos.py --into docs/reliability.md $(ARGS)
 

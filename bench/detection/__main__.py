@@ -15,10 +15,11 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from figures import put
+
 from . import engine
 from .measure import BUDGETS, Incident, Measure, incidents, measure, principal
 from .organisations import Organisation, organisations, shapes
-from .page import put
 from .reference import reference_scores
 
 Scorer = Callable[[Organisation, Path], tuple[Sequence[Incident], Sequence[float]]]

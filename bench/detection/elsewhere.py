@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from figures import put
+
 from . import engine
 from .measure import BUDGETS, Measure, incidents, measure, principal
 from .organisations import Organisation, organisations, shapes
-from .page import put
 from .reference import reference_scores
 
 REFERENCES = {"pair never seen": "pair sum", "sum of four surprisals": "four max"}
@@ -38,10 +39,10 @@ class Variant:
 VARIANTS = (
     Variant("20 people", (31, 32, 33, 34, 35, 36), people=20),
     Variant("60 people", (31, 32, 33), people=60),
-    Variant("500 people", (31,), people=500),
-    Variant("2,000 people, 45 days, 15 judged", (32,), people=2000, days=45, judged=15),
     Variant("no ASN database", (21, 22), asn=False),
-    Variant("real techniques, real background", (31, 32, 33), real=True),
+    Variant("real techniques, real background", (31, 32), real=True),
+    Variant("500 people, 60 days, 20 judged", (31,), people=500, days=60, judged=20),
+    Variant("2,000 people, 30 days, 8 judged", (32,), people=2000, days=30, judged=8),
 )
 
 

@@ -3,7 +3,7 @@
     python -m detection.variations --cache DIR [--seeds N,N] [--only ablation|sensitivity]
 
 Run from bench/. Organisations are those `detection.engine` has played; a variation judges their days
-once more from the stored history. An ablation takes a term out of every finding, a sensitivity run
+once more, from what was known before them. An ablation takes a term out of every finding, a sensitivity run
 halves and doubles a constant.
 """
 
@@ -14,32 +14,32 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from figures import put
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from raretrail.baseline import uses as uses_room
-from raretrail.baseline.uses import to_pairs, with_places
+from raretrail.baseline.history import History
 from raretrail.detect import candidates, incidents, surprise
 from raretrail.detect.candidates import where_bits, with_bits
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.detect.sensitivity import HIGHEST
 from raretrail.session import close_session, open_session
 from raretrail.settings import Settings
-from raretrail.stages.baseline import KnownUses, between
-from raretrail.stages.locating import open_geo, places_of
-from raretrail.stages.score import Window, score
-from raretrail.tables import ANOMALIES, EVENTS, PRESENCE_DAILY, STAGED_ANOMALIES
+from raretrail.stages.baseline import between, known_uses
+from raretrail.stages.locating import Geo, open_geo
+from raretrail.stages.score import Known, Window, judge, known_before
+from raretrail.tables import ANOMALIES, EVENTS, STAGED_ANOMALIES
 from raretrail.warehouse import Warehouse
 
 from .__main__ import SEEDS
 from .engine import as_found, play, span_of
 from .measure import BUDGETS, Measure, measure
 from .organisations import Organisation, organisations, shapes
-from .page import put
 
 WHERE = ("place", "network", "prefix", "jump")
 HOW = ("agent", "hour", "host")
@@ -68,14 +68,18 @@ CONSTANTS: dict[str, tuple[Any, str]] = {
 }
 
 
+# What only says how findings become incidents: nothing is judged again for it.
+OF_INCIDENTS = {"BURST_BITS", "HOME_BITS", "incident_gap"}
+
+
 @dataclass
 class Played:
-    """A played organisation with Spark open on its warehouse, and its stored uses."""
+    """A played organisation with Spark open on its warehouse, and what was known before its days."""
 
     organisation: Organisation
     settings: Settings
     warehouse: Warehouse
-    uses: KnownUses
+    known: Known
 
 
 def main() -> None:
@@ -116,9 +120,17 @@ def _opened(organisation: Organisation, settings: Settings, spark: SparkSession)
     assert settings.warehouse
     warehouse = Warehouse(spark, settings.warehouse)
     geo = open_geo(settings.geo)
-    pairs = to_pairs(with_places(warehouse.read(PRESENCE_DAILY), places_of(warehouse, geo.build)))
-    staged = [spark.read.format("delta").load(f"{settings.warehouse}/staged_{n}") for n in ("uses", "values")]
-    return Played(organisation, settings, warehouse, KnownUses(staged[0], staged[1], pairs))
+    return Played(organisation, settings, warehouse, _known(warehouse, geo, organisation))
+
+
+def _known(warehouse: Warehouse, geo: Geo, organisation: Organisation) -> Known:
+    """What was known before the judged days, computed once and stored."""
+    start, end = span_of(organisation)
+    days = Window(start, end).days
+    found = known_before(warehouse, geo, days, known_uses(warehouse, geo, days[0], end.date()))
+    parts = {f.name: getattr(found.history, f.name) for f in fields(History)}
+    staged = {name: warehouse.stage(f"varied_{name}", rows) for name, rows in parts.items()}
+    return Known(History(**staged), warehouse.stage("varied_places", found.places), stored=False)
 
 
 def ablated(played: Played) -> Iterator[tuple[str, Measure]]:
@@ -153,11 +165,12 @@ def _without(findings: DataFrame, terms: tuple[str, ...]) -> DataFrame:
 def varied(played: Played) -> Iterator[tuple[str, Measure]]:
     """(constant and factor, measure), the first as it is: every judged day scored once more."""
     yield "as it is", _judged(played)
+    findings = played.warehouse.stage("usual", played.warehouse.read(STAGED_ANOMALIES))
     for name in CONSTANTS:
         for factor, said in ((0.5, "halved"), (2.0, "doubled")):
             start = time.perf_counter()
             with _changed(played, name, factor) as changed:
-                found = _judged(changed)
+                found = _chained(changed, findings) if name in OF_INCIDENTS else _judged(changed)
             print(f"{played.organisation.name}: {name} {said} {found.recall[1]:.2f} {found.recall[2]:.2f} "
                   f"{found.month:.2f}, {time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip
             yield f"{name} {said}", found
@@ -166,8 +179,11 @@ def varied(played: Played) -> Iterator[tuple[str, Measure]]:
 def _judged(played: Played) -> Measure:
     start, end = span_of(played.organisation)
     geo = open_geo(played.settings.geo)
-    score(played.warehouse, played.settings, geo, Window(start, end), "variation", played.uses)
-    findings = played.warehouse.read(STAGED_ANOMALIES)
+    judge(played.warehouse, played.settings, geo, Window(start, end), "variation", played.known)
+    return _chained(played, played.warehouse.read(STAGED_ANOMALIES))
+
+
+def _chained(played: Played, findings: DataFrame) -> Measure:
     chained = with_incident_id(findings, played.settings.score.incident_gap)
     return _measured(played, played.warehouse.stage("varied", chained))
 
@@ -196,7 +212,11 @@ def _changed(played: Played, name: str, factor: float) -> Iterator[Played]:
     usual = getattr(room, constant)
     setattr(room, constant, _times(usual, factor))
     try:
-        yield played
+        if room is uses_room:  # what it says lies in what was known
+            geo = open_geo(played.settings.geo)
+            yield replace(played, known=_known(played.warehouse, geo, played.organisation))
+        else:
+            yield played
     finally:
         setattr(room, constant, usual)
 

@@ -149,6 +149,16 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("id", metavar="ID", help="incident_id or anomaly_id, or the start of one")
     _add_look_options(show, formats=("text", "json"))
 
+    replay = command("replay", "compute a finding once more from what its run read, and compare", _replay)
+    replay.add_argument("id", metavar="ANOMALY_ID", help="anomaly_id, or the start of one")
+    replay.add_argument("--warehouse", metavar="W", help="directory, URI or catalog.schema")
+    replay.add_argument("--conf", metavar="PATH", help="the settings it was judged by")
+    replay.add_argument("--city-db", metavar="MMDB", help="as given to the run")
+    replay.add_argument("--asn-db", metavar="MMDB", help="as given to the run")
+    replay.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
+    replay.add_argument("--scratch", metavar="W", help="where to compute (default: a temporary folder)")
+    replay.add_argument("--format", choices=("text", "json"), default="text")
+
     export = command("export", "write findings as JSON lines for other systems", _export)
     _add_look_options(export, formats=("ecs", "ocsf"))
     export.add_argument("--since", type=_moment, help="first event from this day or time (UTC)")
@@ -547,6 +557,31 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(incident_page(incident, findings, events, Screen.of(sys.stdout), said))
     return EXIT_DONE
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from raretrail.show.replayed import replayed_text
+    from raretrail.show.text import Screen, to_json
+
+    settings, _ = _settings(arguments)
+    if not settings.warehouse:
+        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+    _need_spark()
+    from raretrail.stages.replay import replay
+    from raretrail.warehouse import Warehouse
+
+    with tempfile.TemporaryDirectory(prefix="raretrail-replay-") as folder, _spark(settings) as spark:
+        warehouse = Warehouse(spark, settings.warehouse)
+        if not warehouse.directory and not arguments.scratch:
+            raise UsageError("--scratch: name a directory, URI or schema the cluster can write to")
+        done = replay(warehouse, settings, arguments.id, arguments.scratch or folder)
+    if arguments.format == "json":
+        print(to_json(done, indent=2))
+    else:
+        sys.stdout.write(replayed_text(done, Screen.of(sys.stdout)))
+    return EXIT_DONE if done.same else EXIT_FAILED
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -1182,7 +1182,11 @@ RUNS = Table(
             "files, records, events, duplicates, quarantined, findings, published, suppressed, incidents, alerts, ...",
         ),
         _c("seconds", "map<string,double>", "Seconds by stage"),
-        _c("input_versions", "map<string,bigint>", "Delta version of each table it read"),
+        _c(
+            "input_versions",
+            "map<string,bigint>",
+            "Delta version of each table its findings rest on, and of what was said",
+        ),
         _c("settings_hash", "string", "Hash of the settings"),
         _c("geo_build", "string", "Build of the databases"),
         _c("program_version", "string", "Version of raretrail"),

@@ -46,6 +46,7 @@ class Warehouse:
             self.location = str(self.directory)
         self._made: set[str] = set()
         self._current: set[str] = set()
+        self._complete: set[str] = set()
 
     def name(self, table: Table) -> str:
         """The table's name as SQL takes it, after FROM or MERGE INTO."""
@@ -118,10 +119,24 @@ class Warehouse:
             self.spark.sql(f"ALTER TABLE {self.name(table)} ADD COLUMNS ({columns})")
 
     def read(self, table: Table) -> DataFrame:
-        """The table; an empty frame of its columns before its first write."""
+        """The table; an empty frame of its columns before its first write. Columns declared since it was
+        written are there, as nulls."""
         if not self.exists(table):
             return self.spark.createDataFrame([], table.spark_schema())
-        return self.spark.read.table(self.name(table))
+        rows = self.spark.read.table(self.name(table))
+        if table.name in self._complete:
+            return rows
+        whole = with_all_columns(rows, table)
+        if whole is rows:
+            self._complete.add(table.name)
+        return whole
+
+    def read_at(self, table: Table, version: int) -> DataFrame:
+        """The table as it was at that Delta version."""
+        reader = self.spark.read.option("versionAsOf", version)
+        if self.is_schema:
+            return reader.table(self.name(table))
+        return reader.format("delta").load(f"{self.location}/{table.name}")
 
     def append(self, table: Table, rows: DataFrame) -> None:
         """Add rows."""
@@ -219,7 +234,7 @@ class Warehouse:
         """
         for table in chosen:
             if self.exists(table) or (views and not table.name.startswith("staged_")):
-                _with_all_columns(self.read(table), table).createOrReplaceTempView(table.name)
+                self.read(table).createOrReplaceTempView(table.name)
         for view in views:
             self.spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW `{view.name}` AS {view.sql('spark')}")
 
@@ -261,7 +276,7 @@ class Warehouse:
         return writer.partitionBy(*table.partition_by) if table.partition_by else writer
 
 
-def _with_all_columns(rows: DataFrame, table: Table) -> DataFrame:
+def with_all_columns(rows: DataFrame, table: Table) -> DataFrame:
     """rows, with nulls for columns declared since the table was written."""
     missing = {c.name: F.lit(None).cast(c.type) for c in table.columns if c.name not in rows.columns}
     return rows.withColumns(missing) if missing else rows

@@ -11,23 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from raretrail import runtime
-from raretrail.look import open_duckdb
-from raretrail.tables import ANOMALIES, BASELINE_VALUE, EVENTS, INCIDENTS, PRESENCE_DAILY, Table
 
 ROOT = Path(__file__).resolve().parents[2]
-# What two runs that find the same have alike, each table in the order of its key.
-COMPARED: dict[Table, tuple[str, ...]] = {
-    EVENTS: ("recipient_account_id", "event_id", "command", "place", "source_position"),
-    PRESENCE_DAILY: (*PRESENCE_DAILY.key, "event_count", "hours"),
-    BASELINE_VALUE: (*BASELINE_VALUE.key, "days_90", "principals_90", "settled_90", "days_decayed"),
-    ANOMALIES: ("anomaly_id", "incident_id", "bits", "score", "evidence_event_ids", "summary"),
-    INCIDENTS: ("incident_id", "bits", "score", "commands", "evidence_event_ids"),
-}
 
 
 def environment(scratch: Path) -> dict[str, str]:
@@ -86,14 +75,3 @@ def run(command: Sequence[str], scratch: Path, timeout: float = 900) -> subproce
         command, capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT,
         env=environment(scratch),
     )  # fmt: skip
-
-
-def contents(warehouse: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """What a warehouse holds, by table, as far as two runs must agree."""
-    held = {}
-    with open_duckdb(str(warehouse)) as look:
-        for table, names in COMPARED.items():
-            rows = look.rows(table)
-            held[table.name] = sorted(tuple(str(row[name]) for name in names) for row in rows)
-    assert all(held.values()), "nothing to compare"
-    return held

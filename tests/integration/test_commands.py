@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+import tiny
 from raretrail.errors import EXIT_DONE, EXIT_USAGE
 from raretrail.look import open_duckdb
-from raretrail.simulate import Shape, simulate
 from raretrail.tables import ANOMALIES, EVENTS, INCIDENTS, RUNS
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -25,12 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A tiny organisation with one intrusion, and the options to play its last two days."""
-    out = tmp_path_factory.mktemp("org") / "simulated"
-    shape = Shape(seed=3, people=6, days=6, judged_days=2, accounts=2)
-    simulate(out, shape)
-    trail, networks = str(out / "trail"), str(out / "asn.mmdb")
-    span = ["--from", shape.judged_from.isoformat(), "--to", shape.end.isoformat()]
-    return ["--trail", trail, "--asn-db", networks, *span]
+    return tiny.played(tmp_path_factory.mktemp("org") / "simulated")
 
 
 def _run(command: list[str], timeout: float = 600) -> subprocess.CompletedProcess[str]:

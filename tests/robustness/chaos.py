@@ -1,11 +1,17 @@
-"""Kill the job anywhere, run it again, and compare every table with an undisturbed run.
+"""Disturb the job in every way a machine can, and compare every table with an undisturbed run.
 
-    python tests/robustness/chaos.py [--kills N] [--each K] [--seed S] [--keep DIR]
+    python tests/robustness/chaos.py [--kills N] [--pairs N] [--full N] [--sealed N] [--seed S]
 
-The whole process group is killed (SIGKILL), JVM and Python workers included, at a random moment, K times
-in a row on one warehouse, each kill somewhere in what the one before left undone. Then the job runs to
-its end, and every table must equal that of a warehouse nobody disturbed: row for row and column for
-column, but for the times of running and the run's own name.
+kills   the whole process group is killed (SIGKILL), JVM and Python workers included, at a random moment,
+        several times in a row on one warehouse, each somewhere in what the one before left undone
+pairs   two runs are started together on one warehouse: the same one twice, or a scheduled run beside one
+        that plays history; one yields, or both end well
+full    the disk under the warehouse fills at a random moment, and is made larger
+sealed  the log of one table cannot be written, and then can
+
+Then the job runs to its end, and every table must equal that of a warehouse nobody disturbed: row for
+row and column for column, but for the times of running and the run's own name. The last two mount file
+systems, so they need root and are left out without it.
 """
 
 from __future__ import annotations
@@ -20,128 +26,251 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "bench")]
+sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "tests"), str(ROOT / "tools")]
 
-from detection.page import put  # noqa: E402
+from figures import put  # noqa: E402
 
-from raretrail.look import open_duckdb  # noqa: E402
-from raretrail.simulate import Shape, simulate  # noqa: E402
-from raretrail.tables import ALL, DATA_QUALITY, RUNS  # noqa: E402
+from raretrail.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED  # noqa: E402
+from tiny import SHAPE, Contents, contents, differences, simulated  # noqa: E402
 
-# When and under which name something ran, and nothing else.
-OF_RUNNING = {"run_id", "ingested_at", "located_at", "first_scored_at", "checked_at"}
+_IN_A_ROW = 5
+_STAGES = ("ingest", "history", "baseline", "score", "check", "publish")
+# Tables whose log is sealed in turn: one of each stage.
+_SEALED = ("events", "presence_daily", "baseline_value", "anomalies", "incidents", "ingest_files", "runs")
 
-Contents = dict[str, list[str]]
+
+@dataclass
+class Ended:
+    """How a process of the job ended: its exit code, what it said, the stage it was last in."""
+
+    code: int
+    told: str
+
+    @property
+    def stage(self) -> str:
+        words = [line.split()[-1] for line in self.told.splitlines() if line.strip()]
+        return next((word for word in reversed(words) if word in _STAGES), "start")
+
+
+@dataclass
+class Chaos:
+    """What every disturbance needs: a folder, the job, and what it leaves when left in peace."""
+
+    work: Path
+    rng: random.Random
+    options: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    wanted: Contents = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Simulate, and run once undisturbed."""
+        self.options = simulated(self.work / "simulated")
+        start = time.monotonic()
+        self.finish(self.history(), self.work / "undisturbed")
+        self.seconds = time.monotonic() - start
+        self.wanted = contents(self.work / "undisturbed")
+        rows = sum(map(len, self.wanted.values()))
+        print(f"undisturbed: {self.seconds:.0f} s, {rows:,} rows in {len(self.wanted)} tables", flush=True)
+
+    def history(self) -> list[str]:
+        """Options to play the judged days."""
+        return [*self.options, "--from", SHAPE.judged_from.isoformat(), "--to", SHAPE.end.isoformat()]
+
+    def scheduled(self) -> list[str]:
+        """Options of a scheduled run on the last day, that judges all of it."""
+        return [*self.options, "--as-of", f"{SHAPE.end.isoformat()}T00:00Z", "--lookback", "24h"]
+
+    def start(self, options: Sequence[str], warehouse: Path, told: Path) -> subprocess.Popen[bytes]:
+        """The job in a process group of its own, its messages in a file."""
+        command = [sys.executable, "-m", "raretrail", "run", *options, "--warehouse", str(warehouse)]
+        with told.open("wb") as out:
+            return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+
+    def run(self, options: Sequence[str], warehouse: Path) -> Ended:
+        """The job to its end."""
+        told = self.work / "told.txt"
+        return Ended(self.start(options, warehouse, told).wait(1800), told.read_text(errors="replace"))
+
+    def finish(self, options: Sequence[str], warehouse: Path) -> None:
+        """The job to its good end."""
+        ended = self.run(options, warehouse)
+        if ended.code != EXIT_DONE:
+            raise SystemExit(f"the job failed with {ended.code}: {ended.told[-3000:]}")
+
+    def fresh(self, name: str) -> Path:
+        """A folder that is not there yet."""
+        folder = self.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    def judge(self, what: str, found: Contents, *wanted: Contents) -> None:
+        """Compare with what was wanted, or one of these, and say so."""
+        different = min((differences(one, found) for one in wanted or (self.wanted,)), key=len)
+        if different:
+            self.failed.append(what)
+        print(f"{what}: {'; '.join(different) if different else 'the same'}", flush=True)
+
+
+def kills(chaos: Chaos, wanted: int) -> str:
+    """Kill the whole group at random moments, then finish."""
+    done, warehouses, stages = 0, 0, Counter[str]()
+    before = len(chaos.failed)
+    while done < wanted:
+        warehouse = chaos.fresh("killed")
+        struck = []
+        for _ in range(min(_IN_A_ROW, wanted - done)):
+            told = chaos.work / "told.txt"
+            job = chaos.start(chaos.history(), warehouse, told)
+            try:
+                job.wait(chaos.rng.uniform(3, chaos.seconds * 1.05))
+                break  # it ended before it was struck: there is nothing left to disturb
+            except subprocess.TimeoutExpired:
+                os.killpg(job.pid, signal.SIGKILL)
+                job.wait()
+            struck.append(Ended(job.returncode, told.read_text(errors="replace")).stage)
+            done += 1
+        stages.update(struck)
+        chaos.finish(chaos.history(), warehouse)
+        chaos.judge(f"{done} kills ({', '.join(struck)})", contents(warehouse))
+        warehouses += 1
+    where = ", ".join(f"{count} in {stage}" for stage, count in sorted(stages.items()))
+    differ = len(chaos.failed) - before
+    return f"{done} kills ({where}) over {warehouses} warehouses: {differ} differ."
+
+
+def pairs(chaos: Chaos, wanted: int) -> str:
+    """Start two at once; whoever yields says so, and is run again."""
+    history, scheduled = chaos.history(), chaos.scheduled()
+    orders = []
+    for number, order in enumerate(((history, scheduled), (scheduled, history))):
+        alone = chaos.fresh(f"alone{number}")
+        for options in order:
+            chaos.finish(options, alone)
+        orders.append(contents(alone))
+    yielded, before = 0, len(chaos.failed)
+    for number in range(wanted):
+        warehouse = chaos.fresh("paired")
+        mixed = number % 2 == 1
+        couple = (history, scheduled if mixed else history)
+        told = [chaos.work / f"told{n}.txt" for n in (1, 2)]
+        one = chaos.start(couple[0], warehouse, told[0])
+        time.sleep(chaos.rng.uniform(0, 2) if number % 4 < 2 else chaos.rng.uniform(0, chaos.seconds))
+        two = chaos.start(couple[1], warehouse, told[1])
+        codes = [job.wait(1800) for job in (one, two)]
+        for code, said, options in zip(codes, told, couple, strict=True):
+            text = said.read_text(errors="replace")
+            if code not in (EXIT_DONE, EXIT_BUSY) or (code == EXIT_BUSY and "is running on" not in text):
+                raise SystemExit(f"pair {number + 1} ended with {code}: {text[-2000:]}")
+            if code == EXIT_BUSY:
+                chaos.finish(options, warehouse)
+        yielded += EXIT_BUSY in codes
+        if codes == [EXIT_BUSY, EXIT_BUSY]:
+            chaos.failed.append(f"pair {number + 1}: both yielded")
+        name = f"pair {number + 1} ({'mixed' if mixed else 'alike'}, {codes[0]} and {codes[1]})"
+        found = contents(warehouse)
+        chaos.judge(name, found, *(orders if mixed else [chaos.wanted]))
+    differ = len(chaos.failed) - before
+    return f"{wanted} pairs, in {yielded} of which one yielded with exit code {EXIT_BUSY}: {differ} differ."
+
+
+def full(chaos: Chaos, wanted: int) -> str:
+    """Fill the disk at a random moment, make it larger, finish."""
+    size = sum(f.stat().st_size for f in (chaos.work / "undisturbed").rglob("*") if f.is_file())
+    stages, before = Counter[str](), len(chaos.failed)
+    for number in range(wanted):
+        disk = chaos.fresh("full")
+        disk.mkdir()
+        room = int(chaos.rng.uniform(0.02, 0.95) * size)
+        _mount("-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk))
+        try:
+            ended = chaos.run(chaos.history(), disk / "w")
+            if ended.code != EXIT_FAILED:
+                raise SystemExit(f"a full disk ended with {ended.code}: {ended.told[-2000:]}")
+            stages[ended.stage] += 1
+            _mount("-o", f"remount,size={size * 4}", str(disk))
+            chaos.finish(chaos.history(), disk / "w")
+            chaos.judge(f"disk {number + 1}, full at {room:,} bytes in {ended.stage}", contents(disk / "w"))
+        finally:
+            subprocess.run(["umount", "--lazy", str(disk)], check=False)
+    where = ", ".join(f"{count} in {stage}" for stage, count in sorted(stages.items()))
+    differ = len(chaos.failed) - before
+    return f"{wanted} disks that filled ({where}), all exit code {EXIT_FAILED}: {differ} differ."
+
+
+def sealed(chaos: Chaos, wanted: int) -> str:
+    """Let the log of one table be written no more, then again."""
+    before = len(chaos.failed)
+    half = chaos.fresh("half")
+    middle = f"{SHAPE.judged_from.isoformat()}T12:00Z"
+    start = SHAPE.judged_from.isoformat()
+    chaos.finish([*chaos.options, "--from", start, "--to", middle], half)
+    for number in range(wanted):
+        table = _SEALED[number % len(_SEALED)]
+        warehouse = chaos.fresh("sealed")
+        shutil.copytree(half, warehouse)
+        log = str(warehouse / table / "_delta_log")
+        _mount("--bind", log, log)
+        _mount("-o", "remount,bind,ro", log)
+        try:
+            ended = chaos.run(chaos.history(), warehouse)
+        finally:
+            subprocess.run(["umount", "--lazy", log], check=False)
+        if ended.code != EXIT_FAILED:
+            raise SystemExit(f"the sealed log of {table} ended with {ended.code}: {ended.told[-2000:]}")
+        chaos.finish(chaos.history(), warehouse)
+        chaos.judge(f"log of {table} sealed", contents(warehouse))
+    differ = len(chaos.failed) - before
+    return f"{wanted} logs that could not be written, all exit code {EXIT_FAILED}: {differ} differ."
+
+
+def _mount(*options: str) -> None:
+    subprocess.run(["mount", *options], check=True, capture_output=True)
+
+
+DISTURBANCES: dict[str, tuple[Callable[[Chaos, int], str], int]] = {
+    "kills": (kills, 100),
+    "pairs": (pairs, 20),
+    "full": (full, 5),
+    "sealed": (sealed, len(_SEALED)),
+}
 
 
 def main() -> int:
-    """Read the options, kill, compare, print; 1 when a table differs."""
+    """Read the options, disturb, compare, print; 1 when a table differs."""
     parser = argparse.ArgumentParser(prog="chaos", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--each", type=int, default=5, help="kills in a row on one warehouse")
+    for name, (_, usual) in DISTURBANCES.items():
+        parser.add_argument(f"--{name}", type=int, help=f"default {usual}, none where another is given")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a folder to work in and leave")
     parser.add_argument("--into", type=Path, help="a page of the manual to write the figures into")
     options = parser.parse_args()
+    given = {name: getattr(options, name) for name in DISTURBANCES if getattr(options, name)}
+    chosen = given or {name: usual for name, (_, usual) in DISTURBANCES.items()}
     work = options.keep or Path(tempfile.mkdtemp(prefix="raretrail-chaos-"))
     work.mkdir(parents=True, exist_ok=True)
+    chaos = Chaos(work, random.Random(options.seed))
     try:
-        return _chaos(work, options.kills, options.each, random.Random(options.seed), options.into)
+        chaos.prepare()
+        for name, count in chosen.items():
+            if name in ("full", "sealed") and os.geteuid():
+                print(f"{name}: left out, mounting needs root")
+                continue
+            text = DISTURBANCES[name][0](chaos, count)
+            rows = sum(map(len, chaos.wanted.values()))
+            text += f" Compared: {rows:,} rows in {len(chaos.wanted)} tables."
+            print(text, flush=True)
+            if options.into:
+                put(options.into, name, text)
     finally:
         if not options.keep:
             shutil.rmtree(work, ignore_errors=True)
-
-
-def _chaos(work: Path, kills: int, each: int, rng: random.Random, into: Path | None) -> int:
-    shape = Shape(seed=3, people=6, days=6, judged_days=2, accounts=2)
-    simulate(work / "simulated", shape)
-    job = [
-        sys.executable, "-m", "raretrail", "run", "--trail", str(work / "simulated" / "trail"),
-        "--asn-db", str(work / "simulated" / "asn.mmdb"), "--from", shape.judged_from.isoformat(),
-        "--to", shape.end.isoformat(), "--warehouse",
-    ]  # fmt: skip
-    start = time.monotonic()
-    _finish([*job, str(work / "undisturbed")])
-    whole = time.monotonic() - start
-    wanted = contents(work / "undisturbed")
-    print(f"undisturbed: {whole:.0f} s, {sum(map(len, wanted.values())):,} rows in {len(wanted)} tables")
-    done, differing, warehouses, stages = 0, 0, 0, Counter[str]()
-    while done < kills:
-        warehouse = work / "killed"
-        shutil.rmtree(warehouse, ignore_errors=True)
-        struck = []
-        for _ in range(min(each, kills - done)):
-            stage = _kill([*job, str(warehouse)], rng.uniform(3, whole * 1.05))
-            if stage is None:
-                break  # it ended before it was struck: there is nothing left to disturb
-            struck.append(stage)
-            done += 1
-        stages.update(struck)
-        _finish([*job, str(warehouse)])
-        different = compare(wanted, contents(warehouse))
-        differing += bool(different)
-        warehouses += 1
-        said = "; ".join(different) if different else "the same"
-        print(f"{done} kills ({', '.join(struck)}): {said}", flush=True)
-    where = ", ".join(f"{count} in {stage}" for stage, count in sorted(stages.items()))
-    text = (
-        f"{done} kills ({where}) over {warehouses} warehouses of {sum(map(len, wanted.values())):,} rows in "
-        f"{len(wanted)} tables: {differing} warehouses differ."
-    )
-    print(text)
-    if into:
-        put(into, "chaos", text)
-    return int(differing > 0)
-
-
-def _finish(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
-    if done.returncode:
-        raise SystemExit(f"the job failed with {done.returncode}: {done.stderr[-3000:]}")
-
-
-def _kill(command: list[str], after: float) -> str | None:
-    """Start the job and kill its process group; the stage it was in, None when it had ended."""
-    with tempfile.TemporaryFile() as told:
-        job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True)
-        try:
-            job.wait(after)
-            return None
-        except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)
-            job.wait()
-        told.seek(0)
-        lines = [line.split()[-1].decode() for line in told.read().splitlines() if line.strip()]
-    known = ("ingest", "history", "baseline", "score", "check", "publish")
-    return next((line for line in reversed(lines) if line in known), "start" if not lines else "ingest")
-
-
-def contents(warehouse: Path) -> Contents:
-    """Every table's rows as sorted text, without what tells of running."""
-    held: Contents = {}
-    with open_duckdb(str(warehouse)) as look:
-        for table in ALL:
-            if table in (RUNS, DATA_QUALITY) or table.name.startswith("staged_"):
-                continue
-            names = [name for name in table.column_names if name not in OF_RUNNING]
-            if (warehouse / table.name).is_dir():
-                held[table.name] = sorted(repr([row[name] for name in names]) for row in look.rows(table))
-    return held
-
-
-def compare(wanted: Contents, found: Contents) -> list[str]:
-    """What differs, a line a table."""
-    said = []
-    for name in sorted(wanted.keys() | found.keys()):
-        here, there = Counter(wanted.get(name, ())), Counter(found.get(name, ()))
-        lacking, surplus = here - there, there - here
-        if lacking or surplus:
-            example = next(iter((lacking or surplus).elements()))[:300]
-            said.append(f"{name} lacks {lacking.total()} rows and has {surplus.total()} more: {example}")
-    return said
+    return int(bool(chaos.failed))
 
 
 if __name__ == "__main__":

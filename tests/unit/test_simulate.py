@@ -19,7 +19,7 @@ import pytest
 
 from raretrail.errors import UsageError
 from raretrail.simulate import CAMPAIGN_KINDS, INNOCENT_KINDS, Mix, Shape, Summary, simulate
-from raretrail.simulate.campaigns import KINDS
+from raretrail.simulate.campaigns import KINDS, Intrusion
 
 TINY = Shape(
     seed=3, people=16, days=24, judged_days=12, accounts=3, campaigns=CAMPAIGN_KINDS,
@@ -319,3 +319,15 @@ def test_every_published_kind_has_its_campaign() -> None:
 def test_default_shape_ends_when_it_says() -> None:
     assert Shape().start == date(2026, 1, 25)
     assert Shape().campaign_count == 7
+
+
+def test_intrusions_of_ones_own_are_played_and_labelled(tmp_path: Path) -> None:
+    def knock(intrusion: Intrusion) -> None:
+        intrusion.sit(intrusion.city_where(intrusion.far_from_victim))
+        session, account, at = intrusion.stolen(intrusion.start())
+        intrusion.act(session, account, at, ["iam:ListUsers"], 10, 0)
+
+    out = simulate(tmp_path / "org", small(), {"knock:one": knock, "knock:two": knock}).out
+    labels = json.loads((out / "labels.json").read_text())
+    assert sorted(c["kind"] for c in labels["campaigns"]) == ["knock:one", "knock:two"]
+    assert all(c["event_ids"] and "iam:ListUsers" in c["commands"] for c in labels["campaigns"])

@@ -28,15 +28,9 @@ from raretrail.stages.check import check, prepare_check
 from raretrail.stages.ingest import ingest
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.publish import publish
-from raretrail.stages.score import Window, bucket_of, score, window_events
+from raretrail.stages.score import Window, bucket_of, input_versions, score, window_events
 from raretrail.stages.verdicts import Said, lay_on, read_said
-from raretrail.tables import (
-    ANOMALIES,
-    BASELINE_DIMENSION,
-    EVENTS,
-    PRESENCE_DAILY,
-    RUNS,
-)
+from raretrail.tables import EVENTS, RUNS
 from raretrail.warehouse import Warehouse, on_days
 
 Progress = Callable[[str], None]
@@ -122,6 +116,7 @@ def run(
             "held_scopes": [],
             "late_buckets": [],
             "event_days": [],
+            "input_versions": {},
             "settings_hash": settings.hash,
             "geo_build": geo.build,
             "program_version": __version__,
@@ -174,6 +169,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
                 _lay_on(this, _read_said(this, earlier))
                 return
             if this.warehouse.exists(EVENTS):
+                this.record["input_versions"] |= input_versions(this.warehouse)
                 found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses)
                 this.record["counts"]["findings"] = found
             if "publish" not in steps:
@@ -326,7 +322,7 @@ def _lay_on(this: Run, said: Said) -> None:
         with this.stage("verdicts"):
             reach = min(this.as_of, this.span[1]) if this.span else this.as_of
             this.record["counts"]["marked_again"] = lay_on(this.warehouse, said, reach.date())
-    this.record["input_versions"] = dict(said.versions)
+    this.record["input_versions"] |= said.versions
 
 
 def _publish(this: Run, judged: set[date], said: Said) -> None:
@@ -368,10 +364,6 @@ def _hold(this: Run, gate: Gate) -> None:
 
 def _record(this: Run) -> None:
     this.record["finished_at"] = this.clock()
-    tables = (EVENTS, PRESENCE_DAILY, BASELINE_DIMENSION, ANOMALIES)
-    versions = {table.name: this.warehouse.version(table) for table in tables}
-    read = this.record.get("input_versions", {})
-    this.record["input_versions"] = {name: v for name, v in versions.items() if v is not None} | read
     row = {name: this.record.get(name) for name in RUNS.column_names}
     spark = this.warehouse.spark
     this.warehouse.append(RUNS, spark.createDataFrame([row], RUNS.spark_schema()))

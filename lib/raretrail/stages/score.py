@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -28,14 +29,34 @@ from raretrail.stages.elastic import with_record_scores
 from raretrail.stages.locating import Geo, places_of
 from raretrail.stages.spikes import spikes_of
 from raretrail.tables import (
+    AGENT_DAILY,
     BASELINE_IDENTITY_VALUE,
+    BASELINES,
+    ERROR_QUARTER_HOUR,
     EVENTS,
+    HOUR_DAILY,
+    MOVES_DAILY,
+    PLACES,
+    PRESENCE_DAILY,
     STAGED_ANOMALIES,
     STAGED_SURPRISES,
+    Table,
 )
+from raretrail.together import together
 from raretrail.warehouse import Warehouse, on_days
 
 BUCKET = timedelta(hours=1)
+# Every table the stage may read: a finding rests on these and on nothing else.
+INPUTS: tuple[Table, ...] = (
+    EVENTS,
+    PLACES,
+    PRESENCE_DAILY,
+    AGENT_DAILY,
+    HOUR_DAILY,
+    MOVES_DAILY,
+    ERROR_QUARTER_HOUR,
+    *BASELINES,
+)
 # Day by day the stored snapshots serve; more days are judged by one pass over the facts.
 _FEW_DAYS = 3
 
@@ -72,6 +93,19 @@ def bucket_of(time: datetime) -> datetime:
     return time.replace(minute=0, second=0, microsecond=0)
 
 
+def input_versions(warehouse: Warehouse) -> dict[str, int]:
+    """The Delta versions, by table, of what the stage would read now."""
+    found: dict[str, int] = {}
+
+    def note(table: Table) -> None:
+        version = warehouse.version(table)
+        if version is not None:
+            found[table.name] = version
+
+    together([partial(note, table) for table in INPUTS])
+    return dict(sorted(found.items()))
+
+
 def window_events(warehouse: Warehouse, window: Window) -> DataFrame:
     """The events of the window's buckets."""
     return (
@@ -79,6 +113,16 @@ def window_events(warehouse: Warehouse, window: Window) -> DataFrame:
         .where(on_days("event_date", window.days))
         .where(window.holds("date_trunc('HOUR', event_time)"))
     )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was known before the days judged, the places known then (identity, value, day), and whether
+    stored snapshots say so."""
+
+    history: History
+    places: DataFrame
+    stored: bool
 
 
 def score(
@@ -93,14 +137,26 @@ def score(
 
     uses, where the run has them already, are those of the window's days and the history before.
     """
+    known = known_before(warehouse, geo, window.days, uses)
+    judge(warehouse, settings, geo, window, run_id, known)
+    staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids")
+    evidence = to_evidence(staged, window_events(warehouse, window))
+    staged = with_record_scores(staged, warehouse, geo, window.days, stored=known.stored)
+    warehouse.replace(STAGED_ANOMALIES, staged.join(evidence, "anomaly_id", "left"))
+    return warehouse.read(STAGED_ANOMALIES).count()
+
+
+def judge(
+    warehouse: Warehouse, settings: Settings, geo: Geo, window: Window, run_id: str, known: Known
+) -> None:
+    """Stage the findings of the window's buckets, without the columns that stand beside the score: their
+    events and what the original's arithmetic gives."""
     places = places_of(warehouse, geo.build)
-    stored = uses is None and _is_stored(warehouse, window.days)
-    history, known_places = _history(warehouse, geo, window.days, uses, stored)
-    new_places = history.identity_values.where("dimension = 'place' AND days_90 = 0").select(
+    new_places = known.history.identity_values.where("dimension = 'place' AND days_90 = 0").select(
         "as_of", "identity", "value"
     )
-    nearest = to_nearest(new_places, known_places, to_coordinates(places))
-    warehouse.replace(STAGED_SURPRISES, to_surprises(history, nearest, settings.baseline.near_km))
+    nearest = to_nearest(new_places, known.places, to_coordinates(places))
+    warehouse.replace(STAGED_SURPRISES, to_surprises(known.history, nearest, settings.baseline.near_km))
     surprises = warehouse.read(STAGED_SURPRISES)
 
     address = F.coalesce("source_ip_address", F.lit(""))
@@ -116,7 +172,7 @@ def score(
         .drop("located_at")
     )
     ages = surprises.groupBy("as_of").agg(F.max("baseline_days").alias("baseline_days"))
-    spikes = spikes_of(warehouse, window_events(warehouse, window), ages, window.days, stored=stored)
+    spikes = spikes_of(warehouse, window_events(warehouse, window), ages, window.days, stored=known.stored)
     candidates = (
         to_candidates(window_events(warehouse, window))
         .join(F.broadcast(placed), "source_ip_address", "left")
@@ -124,7 +180,7 @@ def score(
             with_terms,
             to_lookup(surprises),
             to_jump_ends(_jumps(warehouse, geo, window)),
-            history.pairs,
+            known.history.pairs,
             load_levels(settings.conf_file("sensitivity.yml")),
             hosting_names(settings.conf_file("hosting.yml")),
         )
@@ -146,11 +202,6 @@ def score(
         )
     )
     warehouse.replace(STAGED_ANOMALIES, findings)
-    staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids")
-    evidence = to_evidence(staged, window_events(warehouse, window))
-    staged = with_record_scores(staged, warehouse, geo, window.days, stored=stored)
-    warehouse.replace(STAGED_ANOMALIES, staged.join(evidence, "anomaly_id", "left"))
-    return warehouse.read(STAGED_ANOMALIES).count()
 
 
 def _jumps(warehouse: Warehouse, geo: Geo, window: Window) -> DataFrame:
@@ -159,23 +210,23 @@ def _jumps(warehouse: Warehouse, geo: Geo, window: Window) -> DataFrame:
     return jumps.where(on_days("event_date", days))
 
 
-def _history(
-    warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUses | None, stored: bool
-) -> tuple[History, DataFrame]:
-    """What was known before each day, and the places known then (identity, value, day)."""
-    if stored:
-        known = (
+def known_before(warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUses | None) -> Known:
+    """What was known before each of these days, from stored snapshots where few days have theirs."""
+    if uses is None and _is_stored(warehouse, days):
+        places = (
             warehouse.read(BASELINE_IDENTITY_VALUE)
-            .where(on_days("as_of", days[-1:]) + " AND dimension = 'place'")
+            # Each day's own snapshot: a later one knows only that a place was used again since.
+            .where(on_days("as_of", days) + " AND dimension = 'place'")
             .select("identity", "value", F.unix_date("last_day").alias("day"))
         )
-        return stored_history(warehouse, geo, days), known
+        return Known(stored_history(warehouse, geo, days), places, stored=True)
     if uses is None:
         uses = known_uses(warehouse, geo, days[0], days[-1] + timedelta(days=1))
     history = history_of(uses.known, uses.values, uses.pairs)
     judged = F.col("as_of").isin(*[(day - date(1970, 1, 1)).days for day in days])
     only = History(**{f.name: getattr(history, f.name).where(judged) for f in fields(History)})
-    return only, uses.known.where("dimension = 'place'").select("identity", "value", "day")
+    places = uses.known.where("dimension = 'place'").select("identity", "value", "day")
+    return Known(only, places, stored=False)
 
 
 def _is_stored(warehouse: Warehouse, days: list[date]) -> bool:
