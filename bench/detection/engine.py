@@ -8,6 +8,7 @@ its judged days by `raretrail.stages.run`, and what the table `incidents` holds 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import raretrail
 from raretrail.look import open_duckdb
 from raretrail.session import close_session, open_session
 from raretrail.settings import Settings, load_settings
@@ -37,13 +39,14 @@ def score(organisation: Organisation, cache: Path | None = None) -> Found:
 
 
 def play(organisation: Organisation, cache: Path) -> Settings:
-    """Play the organisation forward, unless it was under the same settings; the settings to read it by.
+    """Play the organisation forward, unless it was by the same formula and settings; the settings to read
+    it by.
 
     Its warehouse and its map stay in a folder of cache.
     """
     shape = organisation.shape
     bare, _ = load_settings()
-    folder = cache / f"{organisation.name.replace(' ', '-')}.{bare.hash[:12]}"
+    folder = cache / f"{organisation.name.replace(' ', '-')}.{bare.hash[:12]}-{formula()}"
     simulated, warehouse = folder / "simulated", folder / "warehouse"
     asn = {} if organisation.name.endswith("no ASN") else {"asn_db": str(simulated / "asn.mmdb")}
     options = {"trail": [str(simulated / "trail")], "warehouse": str(warehouse), "geo": asn}
@@ -63,6 +66,13 @@ def play(organisation: Organisation, cache: Path) -> Settings:
     shutil.rmtree(simulated / "trail")
     (folder / "done").touch()
     return settings
+
+
+def formula() -> str:
+    """A hash of the rooms that make the score."""
+    rooms = Path(raretrail.__file__).parent
+    sources = [path for room in ("detect", "baseline") for path in sorted((rooms / room).glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
 def span_of(organisation: Organisation) -> tuple[datetime, datetime]:

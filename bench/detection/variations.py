@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import pickle
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ from raretrail.tables import ANOMALIES, EVENTS, STAGED_ANOMALIES
 from raretrail.warehouse import Warehouse
 
 from .__main__ import SEEDS
-from .engine import as_found, play, span_of
+from .engine import as_found, formula, play, span_of
 from .measure import BUDGETS, Measure, measure
 from .organisations import Organisation, organisations, shapes
 
@@ -163,17 +164,35 @@ def _without(findings: DataFrame, terms: tuple[str, ...]) -> DataFrame:
 
 
 def varied(played: Played) -> Iterator[tuple[str, Measure]]:
-    """(constant and factor, measure), the first as it is: every judged day scored once more."""
-    yield "as it is", _judged(played)
-    findings = played.warehouse.stage("usual", played.warehouse.read(STAGED_ANOMALIES))
-    for name in CONSTANTS:
-        for factor, said in ((0.5, "halved"), (2.0, "doubled")):
+    """(constant and factor, measure), the first as it is: every judged day scored once more.
+
+    What was measured before under the same formula is kept beside the warehouse, so that a run that was
+    stopped goes on where it was.
+    """
+    kept = Path(str(played.settings.warehouse)).parent / "varied.pickle"
+    known: dict[tuple[str, str], Measure] = pickle.loads(kept.read_bytes()) if kept.exists() else {}
+    factors = [(name, factor) for name in CONSTANTS for factor in (0.5, 2.0)]
+    for name, factor in (("", 1.0), *factors):
+        said = f"{name} {'halved' if factor < 1 else 'doubled'}" if name else "as it is"
+        key = (said, formula())
+        if key not in known:
             start = time.perf_counter()
-            with _changed(played, name, factor) as changed:
-                found = _chained(changed, findings) if name in OF_INCIDENTS else _judged(changed)
-            print(f"{played.organisation.name}: {name} {said} {found.recall[1]:.2f} {found.recall[2]:.2f} "
+            known[key] = _varied(played, name, factor)
+            kept.write_bytes(pickle.dumps(known))
+            found = known[key]
+            print(f"{played.organisation.name}: {said} {found.recall[1]:.2f} {found.recall[2]:.2f} "
                   f"{found.month:.2f}, {time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip
-            yield f"{name} {said}", found
+        yield said, known[key]
+
+
+def _varied(played: Played, name: str, factor: float) -> Measure:
+    if name in OF_INCIDENTS:
+        with _changed(played, name, factor) as changed:
+            return _chained(changed, played.warehouse.read(ANOMALIES))
+    if not name:
+        return _judged(played)
+    with _changed(played, name, factor) as changed:
+        return _judged(changed)
 
 
 def _judged(played: Played) -> Measure:
