@@ -14,7 +14,7 @@ import contextlib
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="where organisations are kept")
     parser.add_argument("--seeds", default="21,22")
     parser.add_argument("--only", choices=("ablation", "sensitivity"))
+    parser.add_argument("--constants", default=",".join(CONSTANTS), help="only these (default: all)")
     parser.add_argument("--people", type=int, default=160)
     parser.add_argument("--into", type=Path, help="a page of the manual to write the tables into")
     options = parser.parse_args()
@@ -105,13 +106,15 @@ def main() -> None:
                 for name, found in ablated(played):
                     ablation[name].append(found)
             if options.only != "ablation":
-                for name, found in varied(played):
+                for name, found in varied(played, options.constants.split(",")):
                     sensitivity[name].append(found)
         finally:
             close_session(spark)
     for name, measures in (("ablation", ablation), ("sensitivity", sensitivity)):
         if measures:
-            text = f"{len(seeds)} organisations (seeds {', '.join(map(str, seeds))}).\n\n{table(measures)}"
+            many = "" if len(seeds) == 1 else "s"
+            which = ", ".join(map(str, seeds))
+            text = f"{len(seeds)} organisation{many} (seed{many} {which}).\n\n{table(measures)}"
             print(f"{name}\n\n{text}\n")
             if options.into:
                 put(options.into, name, text)
@@ -163,7 +166,7 @@ def _without(findings: DataFrame, terms: tuple[str, ...]) -> DataFrame:
     return rows.withColumns(sums).transform(with_bits)
 
 
-def varied(played: Played) -> Iterator[tuple[str, Measure]]:
+def varied(played: Played, constants: Sequence[str]) -> Iterator[tuple[str, Measure]]:
     """(constant and factor, measure), the first as it is: every judged day scored once more.
 
     What was measured before under the same formula is kept beside the warehouse, so that a run that was
@@ -171,7 +174,7 @@ def varied(played: Played) -> Iterator[tuple[str, Measure]]:
     """
     kept = Path(str(played.settings.warehouse)).parent / "varied.pickle"
     known: dict[tuple[str, str], Measure] = pickle.loads(kept.read_bytes()) if kept.exists() else {}
-    factors = [(name, factor) for name in CONSTANTS for factor in (0.5, 2.0)]
+    factors = [(name, factor) for name in constants for factor in (0.5, 2.0)]
     for name, factor in (("", 1.0), *factors):
         said = f"{name} {'halved' if factor < 1 else 'doubled'}" if name else "as it is"
         key = (said, formula())

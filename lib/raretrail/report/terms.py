@@ -50,13 +50,13 @@ def glossary() -> list[tuple[str, str]]:
 
 
 def parts(incident: Row) -> list[Bar]:
-    """Where, how and what of an incident, and what their coming together adds."""
+    """Where, how and what of an incident, and what takes from them: where its owner sits, a young history."""
     values = [(_words(name), incident.get(name) or 0.0) for name in _PARTS]
     rest = (incident.get("bits") or 0.0) - sum(bits for _, bits in values)
-    if rest > 0.05:
-        values.append(("together", rest))
+    if abs(rest) > 0.05:
+        values.append(("young history" if rest < 0 else "together", rest))
     full = max(incident.get("bits") or 0.0, _FULL_BITS)
-    return [Bar(name, bits, _percent(bits, full), "", "part") for name, bits in values if bits > 0]
+    return [Bar(name, bits, _percent(max(bits, 0.0), full), "", "part") for name, bits in values if bits]
 
 
 def terms(findings: Sequence[Row]) -> list[Bar]:

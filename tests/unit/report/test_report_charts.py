@@ -51,6 +51,17 @@ def test_parts_are_told_with_what_they_add_together() -> None:
     assert [(bar.name, bar.bits) for bar in bars] == [("where", 5.5), ("what", 6.0), ("together", 3.0)]
 
 
+def test_parts_say_what_takes_from_the_sum() -> None:
+    settled = {"where_bits": 1.0, "how_bits": 8.0, "what_bits": 6.0, "home_bits": -4.0, "bits": 11.0}
+    assert [(bar.name, bar.bits) for bar in parts(settled)] == [
+        ("where", 1.0), ("how", 8.0), ("what", 6.0), ("home", -4.0),
+    ]  # fmt: skip
+    young = {"where_bits": 6.0, "how_bits": 4.0, "what_bits": 0.0, "home_bits": 0.0, "bits": 5.0}
+    assert [(bar.name, bar.bits) for bar in parts(young)] == [
+        ("where", 6.0), ("how", 4.0), ("young history", -5.0),
+    ]  # fmt: skip
+
+
 # -------------------------------------------------------------------------------------------- maps
 
 
