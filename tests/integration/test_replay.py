@@ -55,7 +55,7 @@ def test_a_finding_is_replayed_bit_for_bit_until_its_input_is_vacuumed(
     with pytest.raises(UsageError, match="no finding has this"):
         replay(warehouse, settings, "nobody", str(tmp_path / "scratch"))
     other, _ = load_settings(None, {"trail": [str(trail)], "warehouse": where, "score": {"lookback": "9h"}})
-    with pytest.raises(UsageError, match="give the --conf of that time"):
+    with pytest.raises(UsageError, match="give the --conf, --city-db"):
         replay(warehouse, other, first.anomaly_id, str(tmp_path / "scratch"))
 
     # A row that somebody changed is told, column by column.

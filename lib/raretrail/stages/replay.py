@@ -84,7 +84,7 @@ def replay(warehouse: Warehouse, settings: Settings, anomaly_id: str, scratch: s
     if finding["settings_hash"] != settings.hash:
         raise UsageError(
             f"{finding['anomaly_id']} was judged by settings {finding['settings_hash']}, these are "
-            f"{settings.hash}: give the --conf of that time"
+            f"{settings.hash}: give the --conf, --city-db and --asn-db of that run"
         )
     notes = []
     if run["program_version"] != __version__:
