@@ -18,9 +18,9 @@ from pathlib import Path
 from figures import put
 
 from . import engine
-from .measure import BUDGETS, Incident, Measure, incidents, measure, principal
+from .measure import BUDGETS, Incident, Measure, averages, found_by_kind, measure
 from .organisations import Organisation, organisations, shapes
-from .reference import reference_scores
+from .reference import references
 
 Scorer = Callable[[Organisation, Path], tuple[Sequence[Incident], Sequence[float]]]
 
@@ -29,13 +29,6 @@ SEEDS = {"choosing": (1, 2, 3, 4, 5, 6), "reporting": (21, 22, 23, 24, 25, 26, 2
 NAMES = {
     "detection.engine:score": "raretrail",
     "detection.prototype:score": "prototype of its formula, in plain Python",
-}
-# Which of max and sum serves each reference scorer best, found on the choosing seeds.
-BEST = {
-    "Elastic's form": "elastic sum",
-    "pair never seen": "pair sum",
-    "city given command": "place_command sum",
-    "sum of four surprisals": "four max",
 }
 
 
@@ -64,10 +57,8 @@ def main() -> None:
     took: list[dict[str, float]] = []
     for organisation in organisations(options.cache, wanted, options.real):
         seen = organisation.without_networks() if options.no_asn else organisation
-        found = incidents(seen)
-        scores = reference_scores(seen, found, principal)
-        for name, key in BEST.items():
-            measures[name].append(measure(seen, found, scores[key]))
+        for name, found in references(seen).items():
+            measures[name].append(found)
         for name, scorer in ours.items():
             measures[name].append(measure(seen, *scorer(seen, options.cache)))
             if name == NAMES["detection.engine:score"]:
@@ -101,17 +92,11 @@ def table(measures: dict[str, list[Measure]]) -> str:
         "|---|" + "---|" * (len(BUDGETS) + 2),
     ]
     for name, each in measures.items():
-        figures = [sum(m.recall[b] for m in each) / count for b in BUDGETS]
-        figures += [sum(m.month for m in each) / count, min(m.recall[1] for m in each)]
+        figures = [*averages(each), min(m.recall[1] for m in each)]
         lines.append(f"| {name} | " + " | ".join(f"{x:.3f}" for x in figures) + " |")
-    kinds = sorted({kind for m in first for kind in m.by_kind[1]})
     lines += ["", "| kind @1 | " + " | ".join(measures) + " |", "|---|" + "---|" * len(measures)]
-    for kind in kinds:
-        cells = []
-        for each in measures.values():
-            got = [m.by_kind[1].get(kind, (0, 0)) for m in each]
-            cells.append(f"{sum(g for g, _ in got)}/{sum(n for _, n in got)}")
-        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    found = [found_by_kind(each, 1) for each in measures.values()]
+    lines += [f"| {kind} | " + " | ".join(each[kind] for each in found) + " |" for kind in found[0]]
     lines += ["", f"Innocent kinds' share of the {BUDGETS[-1]} incidents a day shown:", ""]
     for name, each in measures.items():
         share: dict[str, float] = defaultdict(float)

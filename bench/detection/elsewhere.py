@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 
 from figures import put
 
 from . import engine
-from .measure import BUDGETS, Measure, incidents, measure, principal
-from .organisations import Organisation, organisations, shapes
-from .reference import reference_scores
+from .measure import BUDGETS, Measure, averages, found_by_kind, measure
+from .organisations import organisations, shapes
+from .reference import references
 
-REFERENCES = {"pair never seen": "pair sum", "sum of four surprisals": "four max"}
+REFERENCES = ("pair never seen", "sum of four surprisals")
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ def main() -> None:
     wanted = [v for v in VARIANTS if not options.only or v.name in options.only]
     rows, kinds = [], []
     for variant in wanted:
-        measures = _measured(variant, options.cache)
-        rows.append(_row(variant, measures))
-        kinds += [f"- {variant.name}: {_missed(measures['raretrail'])}"]
+        found = _found(variant, options.cache)
+        rows.append(_row(variant.name, found))
+        ours = found_by_kind(found.measures["raretrail"], BUDGETS[-1])
+        kinds.append(f"- {variant.name}: {', '.join(' '.join(one) for one in ours.items())}")
         print(rows[-1], kinds[-1], sep="\n", flush=True)
     names = [*REFERENCES, "raretrail"]
     head = "| organisations | campaigns | events each | " + " | ".join(names) + " | scoring |"
@@ -82,54 +84,40 @@ def main() -> None:
         put(options.into, "elsewhere", text)
 
 
-def _measured(variant: Variant, cache: Path) -> dict[str, list[Measure]]:
-    found: dict[str, list[Measure]] = defaultdict(list)
+@dataclass
+class Found:
+    """What was measured on the organisations of a variant: by scorer, and by organisation."""
+
+    measures: dict[str, list[Measure]] = field(default_factory=lambda: defaultdict(list))
+    seconds: list[float] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+
+
+def _found(variant: Variant, cache: Path) -> Found:
+    found = Found()
     wanted = [
         replace(shape, people=variant.people, days=variant.days, judged_days=variant.judged)
         for shape in shapes(variant.seeds)
     ]
     for organisation in organisations(cache, wanted, variant.real):
         seen = organisation if variant.asn else organisation.without_networks()
-        chained = incidents(seen)
-        scores = reference_scores(seen, chained, principal)
-        for name, key in REFERENCES.items():
-            found[name].append(measure(seen, chained, scores[key]))
-        found["raretrail"].append(measure(seen, *engine.score(seen, cache)))
-        _told(variant, seen, cache)
+        measured = references(seen)
+        for name in REFERENCES:
+            found.measures[name].append(measured[name])
+        found.measures["raretrail"].append(measure(seen, *engine.score(seen, cache)))
+        found.seconds.append(engine.seconds(seen, cache)["score"])
+        found.events.append(len(seen.events))
     return found
 
 
-_SECONDS: dict[str, list[float]] = defaultdict(list)
-_EVENTS: dict[str, list[int]] = defaultdict(list)
-
-
-def _told(variant: Variant, organisation: Organisation, cache: Path) -> None:
-    _SECONDS[variant.name].append(engine.seconds(organisation, cache)["score"])
-    _EVENTS[variant.name].append(len(organisation.events))
-
-
-def _row(variant: Variant, measures: dict[str, list[Measure]]) -> str:
-    ours = measures["raretrail"]
+def _row(name: str, found: Found) -> str:
+    ours = found.measures["raretrail"]
     campaigns = sum(n for m in ours for _, n in m.by_kind[1].values())
-    events = sum(_EVENTS[variant.name]) / len(ours)
-    cells = []
-    for each in measures.values():
-        figures = [f"{sum(m.recall[b] for m in each) / len(each):.2f}" for b in BUDGETS]
-        figures.append(f"{sum(m.month for m in each) / len(each):.2f}")
-        cells.append(" ".join(figures))
-    cap = sum(m.cap[BUDGETS[0]] for m in ours) / len(ours)
+    cells = [" ".join(f"{figure:.2f}" for figure in averages(each)) for each in found.measures.values()]
+    cap = mean(m.cap[BUDGETS[0]] for m in ours)
     cells[-1] += f" ({cap:.2f})" if cap < 1 else ""
-    seconds = sum(_SECONDS[variant.name]) / len(ours)
-    return f"| {variant.name} | {campaigns} | {events:,.0f} | " + " | ".join(cells) + f" | {seconds:.0f} s |"
-
-
-def _missed(measures: list[Measure]) -> str:
-    kinds = sorted({kind for m in measures for kind in m.by_kind[BUDGETS[-1]]})
-    told = []
-    for kind in kinds:
-        got = [m.by_kind[BUDGETS[-1]].get(kind, (0, 0)) for m in measures]
-        told.append(f"{kind} {sum(g for g, _ in got)}/{sum(n for _, n in got)}")
-    return ", ".join(told)
+    cells = [name, str(campaigns), f"{mean(found.events):,.0f}", *cells, f"{mean(found.seconds):.0f} s"]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

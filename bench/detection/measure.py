@@ -101,6 +101,21 @@ def measure(organisation: Organisation, found: Sequence[Incident], scores: Seque
     )  # fmt: skip
 
 
+def averages(measures: Sequence[Measure]) -> list[float]:
+    """Recall at each budget and G@30, over the organisations."""
+    figures = [sum(m.recall[budget] for m in measures) for budget in BUDGETS]
+    return [figure / len(measures) for figure in (*figures, sum(m.month for m in measures))]
+
+
+def found_by_kind(measures: Sequence[Measure], budget: int) -> dict[str, str]:
+    """'found/all' of each kind of campaign at a budget, over the organisations."""
+    told = {}
+    for kind in sorted({kind for m in measures for kind in m.by_kind[budget]}):
+        got = [m.by_kind[budget].get(kind, (0, 0)) for m in measures]
+        told[kind] = f"{sum(g for g, _ in got)}/{sum(n for _, n in got)}"
+    return told
+
+
 def _by_kind(kind_of: Mapping[str, str], hits: set[str]) -> dict[str, tuple[int, int]]:
     every = Counter(kind_of.values())
     got = Counter(kind_of[h] for h in hits)

@@ -39,7 +39,7 @@ from raretrail.warehouse import Warehouse
 
 from .__main__ import SEEDS
 from .engine import as_found, formula, play, span_of
-from .measure import BUDGETS, Measure, measure
+from .measure import BUDGETS, Measure, averages, measure
 from .organisations import Organisation, organisations, shapes
 
 WHERE = ("place", "network", "prefix", "jump")
@@ -259,8 +259,7 @@ def table(measures: dict[str, list[Measure]]) -> str:
     ]
     usual: float | None = None
     for name, each in measures.items():
-        figures = [sum(m.recall[b] for m in each) / len(each) for b in BUDGETS]
-        figures.append(sum(m.month for m in each) / len(each))
+        figures = averages(each)
         usual = figures[0] if usual is None else usual
         cells = " | ".join(f"{x:.3f}" for x in figures)
         lines.append(f"| {name} | {cells} | {figures[0] - usual:+.3f} |")

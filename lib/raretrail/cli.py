@@ -151,11 +151,7 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = command("replay", "compute a finding once more from what its run read, and compare", _replay)
     replay.add_argument("id", metavar="ANOMALY_ID", help="anomaly_id, or the start of one")
-    replay.add_argument("--warehouse", metavar="W", help="directory, URI or catalog.schema")
-    replay.add_argument("--conf", metavar="PATH", help="the settings it was judged by")
-    replay.add_argument("--city-db", metavar="MMDB", help="as given to the run")
-    replay.add_argument("--asn-db", metavar="MMDB", help="as given to the run")
-    replay.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
+    _add_warehouse_options(replay)
     replay.add_argument("--scratch", metavar="W", help="where to compute (default: a temporary folder)")
     replay.add_argument("--format", choices=("text", "json"), default="text")
 
@@ -209,6 +205,10 @@ def _add_place_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--trail", nargs="+", metavar="URI", help="a trail's root, any folder below it, or files"
     )
+    _add_warehouse_options(sub)
+
+
+def _add_warehouse_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--warehouse", metavar="W", help="directory, URI or catalog.schema")
     sub.add_argument("--conf", metavar="PATH", help="settings file, or folder laid over conf/")
     sub.add_argument("--city-db", metavar="MMDB", help="city database (default: the embedded one)")
@@ -381,14 +381,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _maintain(arguments: argparse.Namespace) -> int:
     settings, _ = _settings(arguments)
-    if not settings.warehouse:
-        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+    location = settings.require_warehouse()
     _need_spark()
     from raretrail.stages.maintain import maintain
     from raretrail.warehouse import Warehouse
 
     with _spark(settings) as spark, _progress(arguments.quiet) as progress:
-        done = maintain(Warehouse(spark, settings.warehouse), datetime.now(UTC), progress=progress)
+        done = maintain(Warehouse(spark, location), datetime.now(UTC), progress=progress)
     for one in done:
         if one.expired or one.files_removed:
             print(
@@ -561,24 +560,24 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _replay(arguments: argparse.Namespace) -> int:
     import tempfile
+    from dataclasses import asdict
 
     from raretrail.show.replayed import replayed_text
     from raretrail.show.text import Screen, to_json
 
     settings, _ = _settings(arguments)
-    if not settings.warehouse:
-        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+    location = settings.require_warehouse()
     _need_spark()
     from raretrail.stages.replay import replay
     from raretrail.warehouse import Warehouse
 
     with tempfile.TemporaryDirectory(prefix="raretrail-replay-") as folder, _spark(settings) as spark:
-        warehouse = Warehouse(spark, settings.warehouse)
+        warehouse = Warehouse(spark, location)
         if not warehouse.directory and not arguments.scratch:
             raise UsageError("--scratch: name a directory, URI or schema the cluster can write to")
         done = replay(warehouse, settings, arguments.id, arguments.scratch or folder)
     if arguments.format == "json":
-        print(to_json(done, indent=2))
+        print(to_json(asdict(done) | {"same": done.same}, indent=2))
     else:
         sys.stdout.write(replayed_text(done, Screen.of(sys.stdout)))
     return EXIT_DONE if done.same else EXIT_FAILED
@@ -671,16 +670,15 @@ def _look(arguments: argparse.Namespace) -> Iterator[Look]:
     from raretrail.look import SparkLook, engine_for, open_duckdb
 
     settings, _ = _settings(arguments)
-    if not settings.warehouse:
-        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
-    if engine_for(settings.warehouse, arguments.engine) == "duckdb":
-        with open_duckdb(settings.warehouse, settings.detectors) as look:
+    location = settings.require_warehouse()
+    if engine_for(location, arguments.engine) == "duckdb":
+        with open_duckdb(location, settings.detectors) as look:
             yield look
         return
     from raretrail.warehouse import Warehouse
 
     with _spark(settings) as spark:
-        yield SparkLook(Warehouse(spark, settings.warehouse), settings.detectors)
+        yield SparkLook(Warehouse(spark, location), settings.detectors)
 
 
 @contextmanager

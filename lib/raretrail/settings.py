@@ -270,6 +270,12 @@ class Settings(Model):
     networks: list[KnownNetwork] = []
     conf_dirs: list[str] = []
 
+    def require_warehouse(self) -> str:
+        """Where the warehouse is; UsageError where nothing says so."""
+        if not self.warehouse:
+            raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
+        return self.warehouse
+
     @cached_property
     def hash(self) -> str:
         """Hash of what decides results, the files of conf among it; where things lie and how Spark

@@ -10,7 +10,9 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
@@ -285,6 +287,21 @@ def with_all_columns(rows: DataFrame, table: Table) -> DataFrame:
 def conform(rows: DataFrame, table: Table) -> DataFrame:
     """rows with exactly the table's columns, in its order and types."""
     return rows.select(*[F.col(c.name).cast(c.type).alias(c.name) for c in table.columns])
+
+
+def rows_of(frame: DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries; times, which Spark hands over bare, carry their zone, UTC."""
+    return [
+        {name: _zoned(value) for name, value in row.asDict(recursive=True).items()} for row in frame.collect()
+    ]
+
+
+def _zoned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_zoned(one) for one in value]
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    return value
 
 
 def on_days(column: str, days: Sequence[object]) -> str:

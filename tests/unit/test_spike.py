@@ -122,7 +122,7 @@ def ordinary(days: int = 60) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("kinds", "least", "most"), [(3, 0, 5), (4, 0, 5), (20, 5, CAP)])
+@pytest.mark.parametrize(("kinds", "least", "most"), [(3, 0, 5), (4, 0, 5), (20, CAP, CAP)])
 def test_a_burst_like_those_of_the_staff_is_quiet_and_a_probe_is_not(
     spark: SparkSession, kinds: int, least: float, most: float
 ) -> None:

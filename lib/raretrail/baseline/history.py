@@ -21,6 +21,9 @@ LAG_DAYS = 2
 # How many others already do so, in classes: 0, 1, 2, 3-4, 5-9, 10 and more (research §9.1).
 OTHERS_CLASSES = (0, 1, 2, 3, 5, 10)
 
+# What `identity_values` say of an identity and a value.
+MEASURES = ("days_90", "recent_5", "on_last_day", "last_use", "last_gap", "gap_before")
+
 
 @dataclass(frozen=True)
 class History:
@@ -295,12 +298,7 @@ def history_of(known: DataFrame, values: DataFrame, pairs: DataFrame) -> History
             "dimension",
             "identity",
             "value",
-            "days_90",
-            "recent_5",
-            "on_last_day",
-            "last_use",
-            "last_gap",
-            "gap_before",
+            *MEASURES,
             "is_actor",
         ),
         values=values,

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from raretrail.baseline.history import (
     LAG_DAYS,
     LEARNING_DAYS,
+    MEASURES,
     OTHERS_CLASSES,
     WINDOW_DAYS,
     History,
@@ -316,16 +317,8 @@ def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> Histor
     stored as its tables hold it. What the snapshot does not know counts as never seen.
     """
     asked = uses.select(F.col("day").alias("as_of"), "dimension", "identity", "value", "is_actor")
-    known = stored.identity_value.select(
-        "dimension",
-        "identity",
-        "value",
-        "days_90",
-        "recent_5",
-        "on_last_day",
-        F.unix_date("last_day").alias("last_use"),
-        "last_gap",
-        "gap_before",
+    known = stored.identity_value.withColumn("last_use", F.unix_date("last_day")).select(
+        "dimension", "identity", "value", *MEASURES
     )
     identity_values = asked.join(known, ["dimension", "identity", "value"], "left").fillna(
         0, ["days_90", "recent_5", "on_last_day"]

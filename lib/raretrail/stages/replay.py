@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -17,7 +17,7 @@ from raretrail.settings import Settings
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.score import Window, bucket_of, score
 from raretrail.tables import ANOMALIES, CALIBRATIONS, RUNS, STAGED_ANOMALIES, Table
-from raretrail.warehouse import Warehouse, with_all_columns
+from raretrail.warehouse import Warehouse, rows_of, with_all_columns
 
 # Named by the run that computes, and known at publication only.
 _NOT_COMPUTED = {"run_id"}
@@ -97,7 +97,7 @@ def replay(warehouse: Warehouse, settings: Settings, anomaly_id: str, scratch: s
         score(past, settings, geo, Window(start, start + timedelta(hours=1)), finding["run_id"])
         staged = past.read(STAGED_ANOMALIES).where(F.col("anomaly_id") == finding["anomaly_id"])
         calibrations = warehouse.read(CALIBRATIONS).where(F.col("settings_hash") == settings.hash)
-        rows = with_score(staged, "bucket_date", calibrations, settings.score).collect()
+        rows = rows_of(with_score(staged, "bucket_date", calibrations, settings.score))
     except Exception as error:  # Spark's own, or of the bridge to its JVM
         if not _is_gone(str(error)):
             raise
@@ -106,41 +106,32 @@ def replay(warehouse: Warehouse, settings: Settings, anomaly_id: str, scratch: s
             "maintain` keeps the old versions of tables for 7 days"
         ) from error
     compared = sorted(set(STAGED_ANOMALIES.column_names) - _NOT_COMPUTED)
-    again = _tidy(rows[0].asDict(recursive=True)) if rows else {}
     differing = tuple(
-        (name, finding[name], again.get(name)) for name in compared if rows and again[name] != finding[name]
+        (name, finding[name], row[name]) for row in rows for name in compared if row[name] != finding[name]
     )
     return Replayed(finding, run, len(compared), differing, bool(rows), tuple(notes))
 
 
 def _finding(warehouse: Warehouse, anomaly_id: str) -> dict[str, Any]:
     begins = F.col("anomaly_id").startswith(anomaly_id)
-    rows = warehouse.read(ANOMALIES).where(begins).limit(2).collect() if anomaly_id else []
+    rows = rows_of(warehouse.read(ANOMALIES).where(begins).limit(2)) if anomaly_id else []
     if len(rows) != 1:
         raise UsageError(
             f"{anomaly_id!r}: {'no finding has' if not rows else 'several findings have'} this anomaly_id; "
             "`raretrail show` lists those of an incident"
         )
-    return _tidy(rows[0].asDict(recursive=True))
+    return rows[0]
 
 
 def _run(warehouse: Warehouse, finding: Mapping[str, Any]) -> dict[str, Any]:
-    rows = warehouse.read(RUNS).where(F.col("run_id") == finding["run_id"]).collect()
-    run = _tidy(rows[0].asDict(recursive=True)) if rows else {}
+    rows = rows_of(warehouse.read(RUNS).where(F.col("run_id") == finding["run_id"]))
+    run = rows[0] if rows else {}
     if "events" not in (run.get("input_versions") or {}):
         raise RaretrailError(
             f"{finding['anomaly_id']} cannot be replayed: table runs does not say what run "
             f"{finding['run_id']} read"
         )
     return run
-
-
-def _tidy(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with times in UTC."""
-    return {
-        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
-        for name, value in row.items()
-    }
 
 
 def _is_gone(message: str) -> bool:

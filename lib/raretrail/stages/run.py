@@ -31,7 +31,7 @@ from raretrail.stages.publish import publish
 from raretrail.stages.score import Window, bucket_of, input_versions, score, window_events
 from raretrail.stages.verdicts import Said, lay_on, read_said
 from raretrail.tables import EVENTS, RUNS
-from raretrail.warehouse import Warehouse, on_days
+from raretrail.warehouse import Warehouse, on_days, rows_of
 
 Progress = Callable[[str], None]
 # Everything is listed once in so many hours; in between only recent day folders are.
@@ -96,9 +96,7 @@ def run(
     steps may name some of the stages only. Raises BusyError when another run holds the warehouse,
     UsageError for what only the user can mend; any other failure is recorded and raised.
     """
-    if not settings.warehouse:
-        raise UsageError("no warehouse: give --warehouse DIRECTORY, URI or catalog.schema")
-    warehouse = Warehouse(spark, settings.warehouse)
+    warehouse = Warehouse(spark, settings.require_warehouse())
     with warehouse.held():
         warehouse.require_known_version()
         started = clock()
@@ -228,11 +226,9 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
 def _earlier_runs(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
     """The records of the last runs that have ended, oldest first."""
     recent = F.col("started_at") >= F.lit(now - _REMEMBERED)
-    rows = [row.asDict() for row in warehouse.read(RUNS).where(recent).collect()]
+    rows = rows_of(warehouse.read(RUNS).where(recent))
     for row in rows:
-        for name in ("started_at", "finished_at", "as_of", "window_from", "window_to"):
-            row[name] = row[name] and row[name].replace(tzinfo=UTC)
-        row["late_buckets"] = [bucket.replace(tzinfo=UTC) for bucket in row["late_buckets"] or ()]
+        row["late_buckets"] = row["late_buckets"] or []
     return sorted(rows, key=lambda row: row["started_at"])
 
 
@@ -288,7 +284,7 @@ def _late_buckets(this: Run, published: list[dict[str, Any]], start: datetime) -
         .distinct()
         .where((F.col("bucket") >= F.lit(first)) & (F.col("bucket") < F.lit(start)))
     )
-    return frozenset(row["bucket"].replace(tzinfo=UTC) for row in rows.collect())
+    return frozenset(row["bucket"] for row in rows_of(rows))
 
 
 def _is_quiet(this: Run, window: Window) -> bool:
