@@ -45,6 +45,7 @@ _PLACES: dict[str, Row] = {
     },
     "nowhere": {"geo_status": "aws_service", "place": "aws_service", "place_name": "an AWS service"},
 }  # fmt: skip
+_INSTANCE = "i-0123456789abcdef0"
 _HASH = "0123456789abcdef"
 _USUAL = ("s3:ListBuckets", "logs:FilterLogEvents", "dynamodb:Query")
 _OF_EVENT = ("recipient_account_id", "principal", "principal_kind", "actor", "command",
@@ -180,8 +181,45 @@ def _facts(events: list[Row]) -> dict[str, list[Row]]:
                 "first_time": told[-1]["event_time"],
             }
         ],
+        **_held(),
         "error_quarter_hour": _counted(failed, *who, "quarter_start", "error_code", "error_template"),
     }
+
+
+def _held() -> dict[str, list[Row]]:
+    """An instance of the organisation's own with an address, farah's key, and the session of the role."""
+    at = datetime(FIRST.year, FIRST.month, FIRST.day, 9, tzinfo=UTC)
+    call = {"event_date": FIRST, "event_time": at, "recipient_account_id": ACCOUNT, "principal": ROLE,
+            "actor": ROLE, "source_ip_address": "203.0.113.7", "access_key_id": "ASIA1"}  # fmt: skip
+    held = (
+        ("key", KEY, "user/farah.evans", "iam:CreateAccessKey"),
+        ("policy", "arn:aws:iam::aws:policy/ReadOnlyAccess", "user/farah.evans", "iam:AttachUserPolicy"),
+        (
+            "instance",
+            "i-0123456789abcdef0",
+            f"arn:aws:iam::{ACCOUNT}:instance-profile/web",
+            "ec2:RunInstances",
+        ),
+        ("address", "203.0.113.7", "eipalloc-1", "ec2:AllocateAddress"),
+        ("lent", "eipalloc-1", _INSTANCE, "ec2:AssociateAddress"),
+    )
+    return {
+        "changes_daily": [
+            {**call, "event_id": f"change-{number}", "command": command, "kind": kind, "change": "given",
+             "subject": subject, "holder": holder}
+            for number, (kind, subject, holder, command) in enumerate(held)
+        ],
+        "sessions_daily": [
+            {**call, "event_id": "session-1", "command": "sts:AssumeRole", "principal": FARAH,
+             "access_key_id": KEY, "issued_key_id": "ASIA1", "issued_arn": f"{ROLE}/session"},
+        ],
+        "baseline_holdings": [
+            {"as_of": JUDGED, "kind": kind, "recipient_account_id": ACCOUNT, "subject": subject,
+             "holder": holder, "given_at": at, "given_by": ROLE, "given_command": command,
+             "given_event_id": f"change-{number}"}
+            for number, (kind, subject, holder, command) in enumerate(held)
+        ],
+    }  # fmt: skip
 
 
 def _days(rows: list[Row]) -> Row:
@@ -289,6 +327,8 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
                 "anomaly_id": INCIDENT if first else f"{number:02d}{detector[:12]}".ljust(32, "0"),
                 "detector": detector, "bucket_start": start, "bucket_end": end, "bucket_date": JUDGED,
                 **{name: row[name] for name in _OF_EVENT},
+                "credential": "access key", "user_identity_type": "IAMUser", "user_identity_arn": FARAH,
+                "request_parameters": row["request_parameters"], "aws_region": "eu-west-1",
                 "error_code": row["error_code"] or "", "event_count": 1, "first_time": row["event_time"],
                 "last_time": row["event_time"], **place, "geo_build": row["geo_build"], **terms,
                 "rule_severity": "low", "risk_score": 21, "evidence_event_ids": [row["event_id"]],
@@ -309,7 +349,19 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "commands": sorted({row["command"] for row in attack}), "findings": len(found),
         "event_count": len(attack), "evidence_event_ids": [row["event_id"] for row in attack],
         "summary": found[0]["summary"], "quality": "ok", "alerted_at": scored, "run_id": RUN,
-        "state": "open",
+        "state": "open", "verdict": "malicious", "verdict_by": "ana",
+        "verdict_at": scored + timedelta(minutes=75), "access_key_ids": [KEY], "credentials": ["access key"],
+        "key_created_at": datetime(FIRST.year, FIRST.month, FIRST.day, 9, tzinfo=UTC),
+        "policies_seen": ["arn:aws:iam::aws:policy/ReadOnlyAccess"],
+        "touched_services": ["iam", "ses", "sts"], "touched_accounts": [ACCOUNT],
+        "touched_regions": ["eu-west-1"], "touched_writes": 0,
+        "resource_count": 0, "account_names": ["retail-prod"],
+        "account_owners": ["Retail (retail@example.com)"],
+        "criticality": "high",
+        "response_steps": [
+            f"# {FARAH}, in account {ACCOUNT}",
+            f"aws iam update-access-key --user-name farah.evans --access-key-id {KEY} --status Inactive",
+        ],
     }  # fmt: skip
     calibration = {
         "as_of": JUDGED,

@@ -127,14 +127,14 @@ def _opened(organisation: Organisation, settings: Settings, spark: SparkSession)
     return Played(organisation, settings, warehouse, _known(warehouse, geo, organisation))
 
 
-def _known(warehouse: Warehouse, geo: Geo, organisation: Organisation) -> Known:
-    """What was known before the judged days, computed once and stored."""
+def _known(warehouse: Warehouse, geo: Geo, organisation: Organisation, name: str = "varied") -> Known:
+    """What was known before the judged days, computed once and stored under that name."""
     start, end = span_of(organisation)
     days = Window(start, end).days
     found = known_before(warehouse, geo, days, known_uses(warehouse, geo, days[0], end.date()))
     parts = {f.name: getattr(found.history, f.name) for f in fields(History)}
-    staged = {name: warehouse.stage(f"varied_{name}", rows) for name, rows in parts.items()}
-    return Known(History(**staged), warehouse.stage("varied_places", found.places), stored=False)
+    staged = {part: warehouse.stage(f"{name}_{part}", rows) for part, rows in parts.items()}
+    return Known(History(**staged), warehouse.stage(f"{name}_places", found.places), stored=False)
 
 
 def ablated(played: Played) -> Iterator[tuple[str, Measure]]:
@@ -236,7 +236,7 @@ def _changed(played: Played, name: str, factor: float) -> Iterator[Played]:
     try:
         if room is uses_room:  # what it says lies in what was known
             geo = open_geo(played.settings.geo)
-            yield replace(played, known=_known(played.warehouse, geo, played.organisation))
+            yield replace(played, known=_known(played.warehouse, geo, played.organisation, "changed"))
         else:
             yield played
     finally:

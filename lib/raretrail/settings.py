@@ -254,6 +254,40 @@ class _NetworksFile(Model):
         return networks
 
 
+class Account(Model):
+    """An account: whose it is and what hangs on it."""
+
+    id: Annotated[str, Field(pattern=r"^\d{12}$")]
+    name: Annotated[str, Field(min_length=1)]
+    owner: str | None = None
+    contact: str | None = None
+    criticality: Literal["low", "medium", "high", "critical"] = "medium"
+    environment: str | None = None
+    data: str | None = None
+    regulation: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+
+    @property
+    def told_owner(self) -> str:
+        """'Payments (payments@example.com)', or as much of that as is known."""
+        if self.owner and self.contact:
+            return f"{self.owner} ({self.contact})"
+        return self.owner or self.contact or ""
+
+
+class _AccountsFile(Model):
+    """conf/accounts.yml."""
+
+    accounts: list[Account] = []
+
+    @field_validator("accounts")
+    @classmethod
+    def _each_once(cls, accounts: list[Account]) -> list[Account]:
+        ids = [account.id for account in accounts]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands there twice")
+        return accounts
+
+
 class Settings(Model):
     """Everything a run depends on besides its input."""
 
@@ -268,6 +302,7 @@ class Settings(Model):
     monitoring: MonitoringSettings = MonitoringSettings()
     detectors: list[Detector] = []
     networks: list[KnownNetwork] = []
+    accounts: list[Account] = []
     conf_dirs: list[str] = []
 
     def require_warehouse(self) -> str:
@@ -281,7 +316,9 @@ class Settings(Model):
         """Hash of what decides results, the files of conf among it; where things lie and how Spark
         runs is left out."""
         tree = self.model_dump(
-            mode="json", exclude={"trail", "warehouse", "spark", "monitoring", "conf_dirs"}
+            mode="json",
+            # Whose an account is decides nothing.
+            exclude={"trail", "warehouse", "spark", "monitoring", "accounts", "conf_dirs"},
         )
         for detector in tree["detectors"]:
             del detector["examples"]  # they decide nothing
@@ -388,9 +425,11 @@ def load_settings(
             if detectors[file.stem].name != file.stem:
                 raise UsageError(f"{file}: name must be {file.stem!r}, the file's own name")
     tree["detectors"] = [detectors[name] for name in sorted(detectors)]
-    networks = next((f / "networks.yml" for f in reversed(folders) if (f / "networks.yml").exists()), None)
-    if networks and "networks" not in tree:
-        tree["networks"] = _parse(_NetworksFile, _read_yaml(networks), str(networks)).networks
+    kinds: dict[str, type[BaseModel]] = {"networks": _NetworksFile, "accounts": _AccountsFile}
+    for name, model in kinds.items():
+        whole = [folder / f"{name}.yml" for folder in folders if (folder / f"{name}.yml").exists()]
+        if whole and name not in tree:
+            tree[name] = getattr(_parse(model, _read_yaml(whole[-1]), str(whole[-1])), name)
     tree["conf_dirs"] = [str(folder) for folder in folders[1:]]
     return _parse(Settings, tree, " + ".join(name for name, layer in layers if layer)), dict(sources)
 

@@ -531,7 +531,76 @@ MOVES_DAILY = Table(
     partition_by=("event_date",),
 )
 
-FACTS = (PRESENCE_DAILY, AGENT_DAILY, HOUR_DAILY, ERROR_QUARTER_HOUR, MOVES_DAILY)
+_CALL: tuple[Column, ...] = (
+    _c("event_date", "date", "UTC day"),
+    _c("event_time", "timestamp", "When the call was made"),
+    _c("event_id", "string", "Its event"),
+    _c("recipient_account_id", "string", "Account"),
+    _c("principal", "string", "Principal that made it"),
+    _c("actor", "string", "The person or program behind it, else the principal"),
+    _c("source_ip_address", "string", "Address as written"),
+    _c("access_key_id", "string", "Access key it was made with"),
+    _c("command", "string", "Command"),
+)
+
+CHANGE_KINDS: dict[str, str] = {
+    "key": "a long-lived access key; held by: user/<name>",
+    "user": "an IAM user, by its name",
+    "role": "a role, by its name",
+    "password": "a user's console password, by the user's name",
+    "mfa": "a user's second factor, by the user's name",
+    "policy": "a policy attached, by its ARN, or inline:<name>; held by: user/, role/ or group/<name>",
+    "policy document": "the text of a managed policy, by its ARN",
+    "group": "a group's membership, by the group's name; held by: user/<name>",
+    "trust": "who may assume a role, by the role's name",
+    "identity provider": "a SAML or OpenID Connect provider",
+    "key pair": "an EC2 key pair, by its name",
+    "instance": "an instance; held by: its instance profile",
+    "interface": "a network interface or NAT gateway",
+    "address": "an address; held by: its allocation, instance, network interface or accelerator",
+    "lent": "an allocation associated; held by: the instance, network interface or NAT gateway",
+}
+
+CHANGES_DAILY = Table(
+    "changes_daily",
+    "What a call made, gave or took away: keys, users, policies, instances, addresses; and the first use of "
+    "each long-lived key on a day",
+    (
+        *_CALL,
+        _c("kind", "string", "One of: " + ", ".join(CHANGE_KINDS)),
+        _c("change", "string", "given, taken, or used"),
+        _c(
+            "subject",
+            "string",
+            "The key, user, policy, instance, address; empty where only the holder is named",
+        ),
+        _c("holder", "string", "Whom or what it belongs to; empty where there is nothing to name"),
+    ),
+    key=("event_date", "recipient_account_id", "event_id", "kind", "subject", "holder"),
+    partition_by=("event_date",),
+)
+
+SESSIONS_DAILY = Table(
+    "sessions_daily",
+    "A session that a call handed out: who gave whom which temporary access key",
+    (
+        *_CALL,
+        _c("issued_key_id", "string", "Access key of the session"),
+        _c("issued_arn", "string", "Whom the session is of"),
+    ),
+    key=("event_date", "issued_key_id"),
+    partition_by=("event_date",),
+)
+
+FACTS = (
+    PRESENCE_DAILY,
+    AGENT_DAILY,
+    HOUR_DAILY,
+    ERROR_QUARTER_HOUR,
+    MOVES_DAILY,
+    CHANGES_DAILY,
+    SESSIONS_DAILY,
+)
 
 # --------------------------------------------------------------------------------------- baseline
 
@@ -733,6 +802,27 @@ BASELINE_CITY_ACTION = Table(
     retain_days=35,
 )
 
+BASELINE_HOLDINGS = Table(
+    "baseline_holdings",
+    "Keys, users, policies, instances, addresses: when each was given and taken last, by what the trail tells",
+    (
+        _AS_OF,
+        _c("kind", "string", "One of: " + ", ".join(CHANGE_KINDS)),
+        _c("recipient_account_id", "string", "Account"),
+        _c("subject", "string", "The key, user, policy, instance, address"),
+        _c("holder", "string", "Whom or what it belongs to"),
+        _c("given_at", "timestamp", "When it was made or given last; empty where the trail does not show it"),
+        _c("given_by", "string", "Principal that did"),
+        _c("given_command", "string", "By which command"),
+        _c("given_event_id", "string", "In which event"),
+        _c("taken_at", "timestamp", "When it was taken away last"),
+        _c("first_used_at", "timestamp", "First use the trail shows, of a long-lived key"),
+    ),
+    key=("as_of", "kind", "recipient_account_id", "subject", "holder"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
 WITHHELD = Table(
     "withheld",
     "Facts of presence_daily that no baseline holds: those of malicious and of unjudged incidents",
@@ -759,6 +849,7 @@ BASELINES = (
     BASELINE_DIMENSION,
     BASELINE_ERROR_HOUR,
     BASELINE_CITY_ACTION,
+    BASELINE_HOLDINGS,
 )
 
 # --------------------------------------------------------------------------------------- findings
@@ -847,6 +938,70 @@ _TERMS: tuple[Column, ...] = (
     _c("maturity", "double", "0..1: how far their history can be trusted"),
 )
 
+EVIDENCE: tuple[Column, ...] = (
+    _c("user_identity_type", "string", "userIdentity.type of the first event"),
+    _c("user_identity_arn", "string", "userIdentity.arn of the first event"),
+    _c("session_issuer_arn", "string", "Role or user that issued the session"),
+    _c(
+        "credential",
+        "string",
+        "How the credentials were obtained: access key, console, identity center, instance role, assumed role, "
+        "saml, web identity, federation token, session token, root session, root, service or unknown",
+        arrival=True,
+    ),
+    _c("session_created_at", "timestamp", "When the session was created"),
+    _c("mfa_authenticated", "boolean", "Was the session opened with MFA"),
+    _c("aws_region", "string", "Region of the first event"),
+    _c("request_parameters", "string", "Request of the first event without secrets, first 1,000 characters"),
+    _c(
+        "session_command",
+        "string",
+        "Call that handed out the session, where the trail shows it",
+        arrival=True,
+    ),
+    _c(
+        "session_chain",
+        "array<string>",
+        "Principals from the one that handed it out back to the first",
+        arrival=True,
+    ),
+    _c("origin_principal", "string", "The first of that chain", arrival=True),
+    _c("origin_access_key_id", "string", "The access key it used", arrival=True),
+    _c("origin_source_ip_address", "string", "The address it called from", arrival=True),
+    _c("origin_time", "timestamp", "When", arrival=True),
+    _c("key_created_at", "timestamp", "When the access key was made, where the trail shows it", arrival=True),
+    _c("key_created_by", "string", "Principal that made it", arrival=True),
+    _c(
+        "key_first_used_at",
+        "timestamp",
+        "First use of a long-lived key the trail shows, to this event",
+        arrival=True,
+    ),
+    _c(
+        "identity_created_at",
+        "timestamp",
+        "When the user or role was made, where the trail shows it",
+        arrival=True,
+    ),
+    _c("identity_created_by", "string", "Principal that made it", arrival=True),
+    _c(
+        "policies_seen",
+        "array<string>",
+        "Policies attached to the user or role and not detached, as far as the trail shows; first 50",
+        arrival=True,
+    ),
+    _c("aws_network", "boolean", "Whether the address is Amazon's; empty without an ASN database"),
+    _c(
+        "own_resource",
+        "string",
+        "The organisation's own instance, network interface, NAT gateway or allocation that had the address then",
+        arrival=True,
+    ),
+    _c("own_account_id", "string", "The account it is in", arrival=True),
+    _c("own_since", "timestamp", "Since when it had the address", arrival=True),
+    _c("own_instance_profile", "string", "The instance profile it was launched with", arrival=True),
+)
+
 _ELASTIC: tuple[Column, ...] = (
     _c(
         "elastic_record_score",
@@ -893,6 +1048,7 @@ _FINDING: tuple[Column, ...] = (
     _c("known_network", "string", "The organisation's name for the network (conf/networks.yml)"),
     _c("known_network_kind", "string", "office, vpn, vendor, hosting or hostile"),
     *_TERMS,
+    *EVIDENCE,
     *_ELASTIC,
     *_SCORE,
     _c("rule_severity", "string", "Severity of the detector's rule"),
@@ -983,6 +1139,80 @@ ANOMALIES = Table(
     stats=("bucket_start", "principal", "command", "incident_id", "detector", "score"),
 )
 
+INCIDENT_EVIDENCE: tuple[Column, ...] = (
+    _c("access_key_ids", "array<string>", "Access keys of its findings, first 50, as all lists that follow"),
+    _c("credentials", "array<string>", "How they were obtained", arrival=True),
+    _c("key_created_at", "timestamp", "When the oldest was made, where the trail shows it", arrival=True),
+    _c(
+        "key_first_used_at",
+        "timestamp",
+        "First use of the oldest long-lived one the trail shows",
+        arrival=True,
+    ),
+    _c("any_mfa", "boolean", "Whether any of its sessions was opened with MFA"),
+    _c(
+        "origin_principals",
+        "array<string>",
+        "Who first handed out its sessions, where the trail shows it",
+        arrival=True,
+    ),
+    _c(
+        "became",
+        "array<string>",
+        "Identities whose sessions its principals took from its addresses",
+        arrival=True,
+    ),
+    _c(
+        "policies_seen",
+        "array<string>",
+        "Policies attached to its users and roles, as far as the trail shows",
+        arrival=True,
+    ),
+    _c(
+        "own_resources",
+        "array<string>",
+        "The organisation's own resources that had its addresses",
+        arrival=True,
+    ),
+    _c(
+        "earlier_findings",
+        "array<string>",
+        "Other findings of its actors in the 48 hours before",
+        arrival=True,
+    ),
+    _c("earlier_count", "bigint", "How many", arrival=True),
+    _c(
+        "touched_services",
+        "array<string>",
+        "Services its principals used in the 24 hours up to its last event",
+        arrival=True,
+    ),
+    _c("touched_accounts", "array<string>", "Accounts", arrival=True),
+    _c("touched_regions", "array<string>", "Regions", arrival=True),
+    _c("touched_resources", "array<string>", "ARNs of the resources", arrival=True),
+    _c("resource_count", "bigint", "How many", arrival=True),
+    _c("touched_writes", "bigint", "Calls among them that did not only read", arrival=True),
+    _c("bytes_out", "bigint", "Bytes handed out, where events tell it (data events of S3 do)", arrival=True),
+    _c(
+        "made",
+        "array<string>",
+        "What its principals made or gave during it: keys, users, roles, policies, ...",
+        arrival=True,
+    ),
+    _c("account_names", "array<string>", "Names of its accounts (conf/accounts.yml)", arrival=True),
+    _c("account_owners", "array<string>", "Their owners and how to reach them", arrival=True),
+    _c("account_environments", "array<string>", "Their environments", arrival=True),
+    _c("account_data", "array<string>", "Kinds of data they hold", arrival=True),
+    _c("regulations", "array<string>", "What these fall under", arrival=True),
+    _c("criticality", "string", "The highest of theirs: low, medium, high or critical", arrival=True),
+    _c(
+        "response_steps",
+        "array<string>",
+        "AWS CLI commands that stop its identities and take away what they made: text, never run",
+        arrival=True,
+    ),
+)
+
 INCIDENTS = Table(
     "incidents",
     "Findings of one actor in one place, close in time",
@@ -1018,6 +1248,7 @@ INCIDENTS = Table(
         _c("event_count", "bigint", "Events of its actor from its addresses in its buckets"),
         _c("evidence_event_ids", "array<string>", "Event ids of all its events, first 1,000"),
         _c("summary", "string", "What happened and why it is unusual, in a few words"),
+        *INCIDENT_EVIDENCE,
         _c("quality", "string", "ok, or the expectations that warned", arrival=True),
         _c("alerted_at", "timestamp", "When it was alerted, if it was", arrival=True),
         _c(

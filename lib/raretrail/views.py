@@ -270,6 +270,205 @@ FROM incidents WHERE alerted_at IS NOT NULL""",
     "WHERE incident_id LIKE '48f5d7ce%' AND kind = 'event' ORDER BY happened_at, id LIMIT 20",
 )
 
+# -------------------------------------------------------------------------------------- what is ours
+
+_HELD = f"""
+held AS (
+  SELECT kind, recipient_account_id, subject, holder, max(given_at) AS given_at, max(taken_at) AS taken_at
+  FROM (
+    SELECT kind, recipient_account_id, subject, holder, given_at, taken_at
+    FROM baseline_holdings WHERE as_of = {_latest("baseline_holdings")}
+    UNION ALL
+    SELECT kind, recipient_account_id, subject, holder,
+           CASE WHEN change = 'given' THEN event_time END AS given_at,
+           CASE WHEN change = 'taken' THEN event_time END AS taken_at
+    FROM changes_daily
+    WHERE event_date >= coalesce({_latest("baseline_holdings")}, DATE '1970-01-01')
+  ) AS both_of_them
+  GROUP BY kind, recipient_account_id, subject, holder
+)"""
+
+OWN_ADDRESSES = View(
+    "own_addresses",
+    "An address of the organisation's own and while it was so, by what calls in the trail gave it to",
+    (
+        _c("address", "string", "Address"),
+        _c("valid_from", "timestamp", "Since when"),
+        _c("valid_to", "timestamp", "Until when; empty while it lasts"),
+        _c("recipient_account_id", "string", "Account"),
+        _c("resource", "string", "Instance, network interface, NAT gateway, accelerator or allocation"),
+        _c("allocation", "string", "What the address came with: the allocation, else the resource"),
+        _c("instance_profile", "string", "Instance profile of an instance"),
+    ),
+    f"""
+WITH {_HELD},
+given AS (
+  SELECT subject AS address, recipient_account_id, holder AS allocation, given_at,
+         lead(given_at) OVER (PARTITION BY subject ORDER BY given_at, holder) AS next_at
+  FROM held WHERE kind = 'address' AND given_at IS NOT NULL AND subject <> ''
+),
+lent AS (
+  SELECT subject, max_by(holder, given_at) AS resource
+  FROM held WHERE kind = 'lent' AND given_at IS NOT NULL AND holder <> '' GROUP BY subject
+),
+ours AS (
+  SELECT g.address, g.recipient_account_id, g.allocation, coalesce(l.resource, g.allocation) AS resource,
+         g.given_at, g.next_at
+  FROM given g LEFT JOIN lent l ON l.subject = g.allocation
+),
+ends AS (
+  SELECT CASE WHEN kind = 'address' THEN holder ELSE subject END AS ended, max(taken_at) AS taken_at
+  FROM held WHERE kind IN ('address', 'instance', 'interface') AND taken_at IS NOT NULL
+  GROUP BY CASE WHEN kind = 'address' THEN holder ELSE subject END
+),
+profiles AS (
+  SELECT subject, max_by(holder, given_at) AS instance_profile
+  FROM held WHERE kind = 'instance' AND given_at IS NOT NULL AND holder <> '' GROUP BY subject
+)
+SELECT o.address, o.given_at AS valid_from,
+       least(CASE WHEN a.taken_at >= o.given_at THEN a.taken_at END,
+             CASE WHEN r.taken_at >= o.given_at THEN r.taken_at END, o.next_at) AS valid_to,
+       o.recipient_account_id, o.resource, o.allocation, p.instance_profile
+FROM ours o
+LEFT JOIN ends a ON a.ended = o.allocation
+LEFT JOIN ends r ON r.ended = o.resource
+LEFT JOIN profiles p ON p.subject = o.resource""",
+    "Whose address was this, and when?",
+    "SELECT address, resource, recipient_account_id, valid_from, valid_to FROM own_addresses\n"
+    "ORDER BY valid_from DESC LIMIT 10",
+)
+
+OWN_INFRASTRUCTURE = View(
+    "own_infrastructure",
+    "One address of the organisation's own, with who calls from it and what was found there",
+    (
+        _c("address", "string", "Address"),
+        _c("resource", "string", "Instance, network interface, NAT gateway, accelerator or allocation"),
+        _c("recipient_account_id", "string", "Account"),
+        _c("instance_profile", "string", "Instance profile of an instance"),
+        _c("valid_from", "timestamp", "Since when"),
+        _c("valid_to", "timestamp", "Until when; empty while it lasts"),
+        _c("principals", "bigint", "Principals that called from it while it was so"),
+        _c("commands", "bigint", "Commands they ran"),
+        _c("days", "bigint", "Days with calls"),
+        _c("last_day", "date", "The last of them"),
+        _c("findings", "bigint", "Findings there while it was so"),
+        _c("incidents", "bigint", "Incidents"),
+        _c("last_finding", "timestamp", "First event of the latest finding"),
+    ),
+    """
+WITH calls AS (
+  SELECT o.address, o.valid_from, count(DISTINCT p.principal) AS principals,
+         count(DISTINCT p.command) AS commands, count(DISTINCT p.event_date) AS days, max(p.event_date) AS last_day
+  FROM own_addresses o
+  JOIN presence_daily p ON p.source_ip_address = o.address AND p.last_time >= o.valid_from
+   AND (o.valid_to IS NULL OR p.first_time <= o.valid_to)
+  GROUP BY o.address, o.valid_from
+),
+found AS (
+  SELECT o.address, o.valid_from, count(*) AS findings, count(DISTINCT a.incident_id) AS incidents,
+         max(a.first_time) AS last_finding
+  FROM own_addresses o
+  JOIN anomalies a ON a.source_ip_address = o.address AND a.last_time >= o.valid_from
+   AND (o.valid_to IS NULL OR a.first_time <= o.valid_to)
+  GROUP BY o.address, o.valid_from
+)
+SELECT o.address, o.resource, o.recipient_account_id, o.instance_profile, o.valid_from, o.valid_to,
+       coalesce(c.principals, 0) AS principals, coalesce(c.commands, 0) AS commands, coalesce(c.days, 0) AS days,
+       c.last_day, coalesce(f.findings, 0) AS findings, coalesce(f.incidents, 0) AS incidents, f.last_finding
+FROM own_addresses o
+LEFT JOIN calls c ON c.address = o.address AND c.valid_from = o.valid_from
+LEFT JOIN found f ON f.address = o.address AND f.valid_from = o.valid_from""",
+    "Was anything found at an address of our own?",
+    "SELECT address, resource, principals, commands, findings, incidents FROM own_infrastructure\n"
+    "ORDER BY findings DESC, valid_from DESC LIMIT 10",
+)
+
+# A role's sessions are peers of one another; users are those of their account.
+_PEERS = (
+    "CASE WHEN {p} LIKE '%:assumed-role/%' THEN regexp_extract({p}, '^.*:assumed-role/[^/]+', 0) "
+    "ELSE {a} || ' ' || {k} END"
+)
+
+INCIDENT_EVIDENCE = View(
+    "incident_evidence",
+    "One incident with the answers that change after it: what came later, planned changes, peers, permissions",
+    (
+        _c("incident_id", "string", "Incident"),
+        _c("score", "double", "0-100, by rank among recent incidents"),
+        _c("principal", "string", "Principal of its most surprising finding"),
+        _c("command", "string", "Command of that finding"),
+        _c("own_days", "bigint", "Days they used that command in the 90 before"),
+        _c(
+            "peers",
+            "bigint",
+            "Others of the same role, or users of the same account, active in the last 90 days",
+        ),
+        _c("peers_with_command", "bigint", "Of these, with that command"),
+        _c("commands_90", "bigint", "Distinct commands they used in the last 90 days"),
+        _c("policies_seen", "array<string>", "Policies attached to them, as far as the trail shows"),
+        _c("earlier_count", "bigint", "Findings of its actors in the 48 hours before, in other incidents"),
+        _c("later_count", "bigint", "In the 48 hours after"),
+        _c("change_windows", "bigint", "Change windows within a day of it that name nobody else"),
+        _c("jump_km_per_hour", "double", "Speed its fastest change of place would take"),
+        _c("response_steps", "array<string>", "AWS CLI commands that stop it: text, never run"),
+    ),
+    f"""
+WITH top AS (
+  SELECT incident_id, max_by(command, bits) AS command, max_by(principal_command_days, bits) AS own_days,
+         max_by(recipient_account_id, bits) AS recipient_account_id, max_by(principal_kind, bits) AS principal_kind,
+         max(CASE WHEN jump_bits > 0 THEN jump_km * 3600 / greatest(jump_seconds, 1) END) AS jump_km_per_hour
+  FROM anomalies GROUP BY incident_id
+),
+active AS (
+  SELECT DISTINCT principal, command, {_PEERS.format(p="principal", a="recipient_account_id", k="principal_kind")}
+         AS peer_group
+  FROM baseline_presence WHERE as_of = {_latest("baseline_presence")}
+),
+grouped AS (
+  SELECT i.incident_id, i.principal, t.command,
+         {_PEERS.format(p="i.principal", a="t.recipient_account_id", k="t.principal_kind")} AS peer_group
+  FROM incidents i JOIN top t ON t.incident_id = i.incident_id
+),
+peers AS (
+  SELECT g.incident_id, count(DISTINCT a.principal) AS peers,
+         count(DISTINCT CASE WHEN a.command = g.command THEN a.principal END) AS peers_with_command
+  FROM grouped g JOIN active a ON a.peer_group = g.peer_group AND a.principal <> g.principal
+  GROUP BY g.incident_id
+),
+used AS (SELECT principal, count(DISTINCT command) AS commands_90 FROM active GROUP BY principal),
+later AS (
+  SELECT i.incident_id, count(DISTINCT a.anomaly_id) AS later_count
+  FROM incidents i
+  JOIN anomalies a ON a.actor = i.actor AND a.incident_id <> i.incident_id AND a.first_time > i.last_time
+   AND a.first_time <= i.last_time + INTERVAL '48' HOUR
+  GROUP BY i.incident_id
+),
+planned AS (
+  SELECT i.incident_id, count(DISTINCT w.window_id) AS change_windows
+  FROM incidents i
+  JOIN change_windows w ON w.starts_at <= i.last_time + INTERVAL '24' HOUR
+   AND w.ends_at > i.first_time - INTERVAL '24' HOUR AND (w.principal IS NULL OR array_contains(i.principals, w.principal))
+   AND (w.recipient_account_id IS NULL OR array_contains(i.recipient_account_ids, w.recipient_account_id))
+  WHERE w.withdraws IS NULL
+    AND w.window_id NOT IN (SELECT withdraws FROM change_windows WHERE withdraws IS NOT NULL)
+  GROUP BY i.incident_id
+)
+SELECT i.incident_id, i.score, i.principal, t.command, t.own_days, coalesce(p.peers, 0) AS peers,
+       coalesce(p.peers_with_command, 0) AS peers_with_command, coalesce(u.commands_90, 0) AS commands_90,
+       i.policies_seen, coalesce(i.earlier_count, 0) AS earlier_count, coalesce(l.later_count, 0) AS later_count,
+       coalesce(w.change_windows, 0) AS change_windows, t.jump_km_per_hour, i.response_steps
+FROM incidents i
+LEFT JOIN top t ON t.incident_id = i.incident_id
+LEFT JOIN peers p ON p.incident_id = i.incident_id
+LEFT JOIN used u ON u.principal = i.principal
+LEFT JOIN later l ON l.incident_id = i.incident_id
+LEFT JOIN planned w ON w.incident_id = i.incident_id""",
+    "Do colleagues run this command, and has more of theirs been found since?",
+    "SELECT incident_id, principal, command, own_days, peers, peers_with_command, later_count FROM incident_evidence\n"
+    "ORDER BY score DESC LIMIT 10",
+)
+
 # ---------------------------------------------------------------------------------------- profiles
 
 _DAYS = (
@@ -448,6 +647,10 @@ DETECTOR_HEALTH = View(
         _c("alerts", "bigint", "Of these, alerted"),
         _c("alerts_a_day", "double", "Alerted, a judged day"),
         _c("alone", "bigint", "Incidents that it alone found"),
+        _c("judged", "bigint", "Of its incidents, those with a verdict"),
+        _c("malicious", "bigint", "Of these, malicious"),
+        _c("precision", "double", "malicious of judged; empty without a verdict"),
+        _c("median_minutes_to_verdict", "double", "Minutes from publication to the verdict, median"),
         _c("median_score", "double", "Median score of its findings"),
         _c("last_finding", "timestamp", "First event of its latest finding"),
         _c(
@@ -467,11 +670,22 @@ found AS (
   SELECT a.detector, count(*) AS findings, count(DISTINCT a.incident_id) AS incidents,
          count(DISTINCT CASE WHEN i.alerted_at IS NOT NULL THEN a.incident_id END) AS alerts,
          count(DISTINCT CASE WHEN p.detectors = 1 THEN a.incident_id END) AS alone,
+         count(DISTINCT CASE WHEN i.verdict IS NOT NULL THEN a.incident_id END) AS judged,
+         count(DISTINCT CASE WHEN i.verdict = 'malicious' THEN a.incident_id END) AS malicious,
          median(a.score) AS median_score, max(a.first_time) AS last_finding
   FROM anomalies a
   LEFT JOIN incidents i ON i.incident_id = a.incident_id
   LEFT JOIN parts p ON p.incident_id = a.incident_id
   GROUP BY a.detector
+),
+verdicts AS (
+  SELECT a.detector, a.incident_id, min(a.first_scored_at) AS published_at, max(i.verdict_at) AS verdict_at
+  FROM anomalies a JOIN incidents i ON i.incident_id = a.incident_id
+  WHERE i.verdict_at IS NOT NULL GROUP BY a.detector, a.incident_id
+),
+decided AS (
+  SELECT detector, median({_minutes("published_at", "verdict_at")}) AS median_minutes
+  FROM verdicts GROUP BY detector
 ),
 waits AS (
   SELECT a.detector, {_minutes("a.last_time", "a.first_scored_at")} AS minutes
@@ -484,12 +698,15 @@ SELECT coalesce(d.detector, f.detector) AS detector, d.enabled, s.judged_days,
        coalesce(f.findings, 0) AS findings, coalesce(f.incidents, 0) AS incidents,
        coalesce(f.incidents, 0) / nullif(s.judged_days, 0) AS incidents_a_day, coalesce(f.alerts, 0) AS alerts,
        coalesce(f.alerts, 0) / nullif(s.judged_days, 0) AS alerts_a_day, coalesce(f.alone, 0) AS alone,
-       f.median_score, f.last_finding, w.median_minutes AS median_minutes_to_finding,
+       coalesce(f.judged, 0) AS judged, coalesce(f.malicious, 0) AS malicious,
+       CAST(f.malicious AS DOUBLE) / nullif(f.judged, 0) AS precision,
+       v.median_minutes AS median_minutes_to_verdict, f.median_score, f.last_finding, w.median_minutes AS median_minutes_to_finding,
        w.max_minutes AS max_minutes_to_finding
 FROM detectors d
 FULL OUTER JOIN found f ON f.detector = d.detector
 CROSS JOIN span s
-LEFT JOIN waited w ON w.detector = coalesce(d.detector, f.detector)""",
+LEFT JOIN waited w ON w.detector = coalesce(d.detector, f.detector)
+LEFT JOIN decided v ON v.detector = coalesce(d.detector, f.detector)""",
     "Which detector is loud, which finds nothing, and how long does a finding take?",
     "SELECT detector, findings, round(incidents_a_day, 2) AS incidents_a_day, alone, median_minutes_to_finding\n"
     "FROM detector_health ORDER BY findings DESC",
@@ -780,6 +997,9 @@ def views(detectors: Sequence[Detector]) -> tuple[View, ...]:
         _detectors(detectors),
         OPEN_INCIDENTS,
         INCIDENT_TIMELINE,
+        OWN_ADDRESSES,
+        OWN_INFRASTRUCTURE,
+        INCIDENT_EVIDENCE,
         PRINCIPAL_PROFILE,
         PLACE_PROFILE,
         COMMAND_PROFILE,

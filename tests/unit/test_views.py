@@ -137,6 +137,24 @@ def test_health_tells_silent_detectors_and_how_long_findings_take(look: DuckLook
     assert city["max_minutes_to_finding"] == pytest.approx((27 * 60 + 47) / 60)
     assert city["median_minutes_to_finding"] == pytest.approx((27 * 60 + 47 - 140) / 60)
     assert (silent["findings"], silent["median_minutes_to_finding"]) == (0, None)
+    # The verdict came an hour and a quarter after the finding.
+    assert (city["judged"], city["malicious"], city["precision"]) == (1, 1, 1.0)
+    assert city["median_minutes_to_verdict"] == 75.0
+    assert (silent["judged"], silent["precision"]) == (0, None)
+
+
+def test_an_address_is_our_own_while_its_instance_has_it(look: DuckLook) -> None:
+    (row,) = look.query("SELECT * FROM own_infrastructure").rows()
+    assert (row["address"], row["resource"]) == ("203.0.113.7", "i-0123456789abcdef0")
+    assert row["instance_profile"].endswith("instance-profile/web") and row["valid_to"] is None
+    assert (row["principals"], row["findings"]) == (2, 0)
+
+
+def test_evidence_tells_peers_and_permissions(one: Callable[[str], dict[str, Any]]) -> None:
+    row = one("SELECT * FROM incident_evidence")
+    assert (row["incident_id"], row["peers"], row["peers_with_command"]) == (INCIDENT, 1, 0)
+    assert row["commands_90"] == 3 and row["later_count"] == 0
+    assert row["response_steps"][1].endswith("--status Inactive")
 
 
 def test_a_finding_of_a_detector_that_is_gone_still_counts(warehouse: Path) -> None:

@@ -25,6 +25,7 @@ from raretrail import __version__
 from raretrail.geo.databases import OLD_AFTER_DAYS
 from raretrail.report import charts, maps, terms
 from raretrail.report.gather import ACCOUNTS, Material
+from raretrail.show.answers import answers
 from raretrail.show.incidents import length_of, network_of, short_id
 from raretrail.show.names import place_of, short_principal, where_it_acted
 from raretrail.show.reasons import Row, reasons
@@ -181,6 +182,7 @@ def _incident(
         "events_read": len(events),
         "findings": sorted(findings, key=lambda f: f.get("rank_of_all") or 0)[:findings_told],
         "top": findings[0] if findings else None,
+        "answers": answers(row, findings),
     }
 
 

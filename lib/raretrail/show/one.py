@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from raretrail.show.answers import answers
 from raretrail.show.names import place_of, short_principal, where_it_acted
 from raretrail.show.reasons import Row, reasons, strangest
 from raretrail.show.text import (
@@ -28,6 +29,8 @@ from raretrail.show.text import (
 _FINDINGS = 12
 _EVENTS = 15
 _BAR = 20
+_STEPS = 8
+_LONGEST = 300
 # Terms, the counts behind them, and what the counts say.
 _TERMS = (
     ("place", "place_bits", "{principal_place_days} of its {principal_active_days} active days here; {place_principals} others known here"),
@@ -75,6 +78,18 @@ def _parts(
             "dim",
         )
         yield ""
+    told = answers(incident, findings)
+    if told:
+        yield styled("Looked up", "bold")
+        yield _answers(told)
+        yield ""
+    if incident.get("response_steps"):
+        yield styled("To stop it: text to check and run by hand", "bold")
+        for step in incident["response_steps"][:_STEPS]:
+            yield styled(inert(step), "dim" if step.startswith("#") else "")
+        if len(incident["response_steps"]) > _STEPS:
+            yield styled(f"and {len(incident['response_steps']) - _STEPS} more; --format json has all", "dim")
+        yield ""
     yield styled(f"Findings ({len(findings)})", "bold")
     yield _findings(findings[:_FINDINGS])
     if len(findings) > _FINDINGS:
@@ -114,6 +129,15 @@ def _facts(incident: Row, findings: Sequence[Row]) -> Table:
     for label, text in rows:
         if text:
             table.add_row(styled(label, "dim"), styled(inert(text)))
+    return table
+
+
+def _answers(told: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in told:
+        table.add_row(styled(label, "dim"), styled(cut(inert(text), _LONGEST)))
     return table
 
 

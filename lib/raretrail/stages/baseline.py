@@ -31,6 +31,7 @@ from raretrail.baseline.snapshot import (
 from raretrail.baseline.uses import to_jumps, to_pairs, to_uses, with_places
 from raretrail.detect.elastic import to_city_hours, to_weights
 from raretrail.detect.spike import to_error_hours, to_error_quarters, to_habits
+from raretrail.evidence.changes import to_holdings
 from raretrail.stages.locating import Geo, ensure_places, places_of
 from raretrail.tables import (
     AGENT_DAILY,
@@ -40,10 +41,12 @@ from raretrail.tables import (
     BASELINE_COMMAND_PLACE,
     BASELINE_DIMENSION,
     BASELINE_ERROR_HOUR,
+    BASELINE_HOLDINGS,
     BASELINE_IDENTITY,
     BASELINE_IDENTITY_VALUE,
     BASELINE_PRESENCE,
     BASELINE_VALUE,
+    CHANGES_DAILY,
     ERROR_QUARTER_HOUR,
     FIRST_USES,
     HOUR_DAILY,
@@ -58,6 +61,8 @@ from raretrail.warehouse import Warehouse, on_days
 
 # A gap of more days than this is built from the facts rather than walked day by day.
 _WALKED_DAYS = 7
+# What was given longer ago is known only if it was given again.
+_HELD_DAYS = 400
 _SNAPSHOT: dict[str, Table] = {
     "command_place": BASELINE_COMMAND_PLACE,
     "command_country": BASELINE_COMMAND_COUNTRY,
@@ -111,6 +116,11 @@ def known_uses(warehouse: Warehouse, geo: Geo, start: date, end: date) -> KnownU
     uses, pairs = located_uses(warehouse, geo, start - timedelta(days=2 * WINDOW_DAYS), end)
     known = warehouse.stage("uses", with_first_uses(uses))
     return KnownUses(known, warehouse.stage("values", to_values(known)), pairs)
+
+
+def known_changes(warehouse: Warehouse, end: date) -> DataFrame:
+    """What the trail of the days before `end` says was given, taken and used."""
+    return between(warehouse.read(CHANGES_DAILY), end - timedelta(days=_HELD_DAYS), end)
 
 
 def stored_days(warehouse: Warehouse) -> list[date]:
@@ -279,7 +289,12 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
     weights = to_weights(shown.withColumn("as_of", F.unix_date(F.lit(as_of))))
     errors = between(warehouse.read(ERROR_QUARTER_HOUR), start, as_of)
     failed = to_error_hours(to_error_quarters(errors)).withColumn("as_of", F.unix_date(F.lit(as_of)))
-    baselines = [(BASELINE_CITY_ACTION, weights), (BASELINE_ERROR_HOUR, to_habits(failed))] + [
+    held = to_holdings(known_changes(warehouse, as_of))
+    baselines = [
+        (BASELINE_CITY_ACTION, weights),
+        (BASELINE_ERROR_HOUR, to_habits(failed)),
+        (BASELINE_HOLDINGS, held),
+    ] + [
         (table, getattr(snapshot, field).withColumn("scope", F.lit(ORGANIZATION)))
         for field, table in _SNAPSHOT.items()
     ]

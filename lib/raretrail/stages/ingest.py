@@ -37,10 +37,12 @@ from raretrail.cloudtrail.reading import (
 )
 from raretrail.cloudtrail.redaction import Redaction, load_redaction
 from raretrail.errors import UsageError
+from raretrail.evidence.changes import to_changes_daily, to_sessions_daily
 from raretrail.settings import Settings
 from raretrail.stages.locating import Geo, ensure_places, places_of
 from raretrail.tables import (
     AGENT_DAILY,
+    CHANGES_DAILY,
     ERROR_QUARTER_HOUR,
     EVENTS,
     HOUR_DAILY,
@@ -48,6 +50,7 @@ from raretrail.tables import (
     MOVES_DAILY,
     PRESENCE_DAILY,
     QUARANTINE,
+    SESSIONS_DAILY,
     STAGED_CENSUS,
     Table,
 )
@@ -60,6 +63,8 @@ _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
     (HOUR_DAILY, to_hour_daily),
     (ERROR_QUARTER_HOUR, to_error_quarter_hour),
     (MOVES_DAILY, to_moves_daily),
+    (CHANGES_DAILY, to_changes_daily),
+    (SESSIONS_DAILY, to_sessions_daily),
 )
 # What names one stored record, whatever its id.
 _RECORD = (*KEY, "source_file", "source_position")

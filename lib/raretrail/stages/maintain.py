@@ -16,7 +16,17 @@ from raretrail.warehouse import Warehouse
 # Delta's own least: readers of a version need its files for so long.
 _KEPT = timedelta(days=7)
 # Written anew by every run and in no list of tables; only what old versions leave has to go.
-SCRATCH = ("chained", "fold", "folded_uses", "marked", "uses", "uses_of_days", "values", "withheld")
+SCRATCH = (
+    "chained",
+    "first_events",
+    "fold",
+    "folded_uses",
+    "marked",
+    "uses",
+    "uses_of_days",
+    "values",
+    "withheld",
+)
 # Vacuuming lists a table's files with so many tasks, 10,000 by default: most of a minute for each table
 # on one machine, whatever its size.
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"

@@ -16,6 +16,8 @@ from raretrail.detect.rank import to_calibrations, with_score
 from raretrail.detect.rules import Rule
 from raretrail.quality.gate import Gate
 from raretrail.settings import Settings
+from raretrail.stages.baseline import between
+from raretrail.stages.evidence import with_incident_evidence
 from raretrail.stages.score import Window
 from raretrail.tables import ANOMALIES, CALIBRATIONS, EVENTS, INCIDENTS, STAGED_ANOMALIES
 from raretrail.warehouse import Warehouse
@@ -166,11 +168,11 @@ def _publish_incidents(
     span = incidents.agg(F.min("bucket_start").alias("start"), F.max("bucket_end").alias("end")).first()
     if span is None or span["start"] is None:
         return Published(0, 0, 0, 0, 0)
-    events = warehouse.read(EVENTS).where(
-        F.col("event_date").between(F.lit(span["start"].date()), F.lit(span["end"].date()))
-    )
+    start, end = span["start"].date(), span["end"].date() + timedelta(days=1)
+    events = between(warehouse.read(EVENTS), start, end)
     known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at")
-    rows = incidents.join(to_incident_events(findings, events), "incident_id", "left").join(
+    own = incidents.join(to_incident_events(findings, events), "incident_id", "left")
+    rows = with_incident_evidence(warehouse, settings, own, findings, start, end).join(
         known, "incident_id", "left"
     )
     # An incident that was closed and is open again may be alerted once more.

@@ -26,18 +26,22 @@ from raretrail.stages.baseline import (
     stored_history,
 )
 from raretrail.stages.elastic import with_record_scores
+from raretrail.stages.evidence import with_answers
 from raretrail.stages.locating import Geo, places_of
 from raretrail.stages.spikes import spikes_of
 from raretrail.tables import (
     AGENT_DAILY,
     BASELINE_IDENTITY_VALUE,
     BASELINES,
+    CHANGES_DAILY,
     ERROR_QUARTER_HOUR,
     EVENTS,
+    EVIDENCE,
     HOUR_DAILY,
     MOVES_DAILY,
     PLACES,
     PRESENCE_DAILY,
+    SESSIONS_DAILY,
     STAGED_ANOMALIES,
     STAGED_SURPRISES,
     Table,
@@ -55,6 +59,8 @@ INPUTS: tuple[Table, ...] = (
     HOUR_DAILY,
     MOVES_DAILY,
     ERROR_QUARTER_HOUR,
+    CHANGES_DAILY,
+    SESSIONS_DAILY,
     *BASELINES,
 )
 # Day by day the stored snapshots serve; more days are judged by one pass over the facts.
@@ -139,8 +145,11 @@ def score(
     """
     known = known_before(warehouse, geo, window.days, uses)
     judge(warehouse, settings, geo, window, run_id, known)
-    staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids")
-    evidence = to_evidence(staged, window_events(warehouse, window))
+    answers = [column.name for column in EVIDENCE]
+    staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids", *answers)
+    events = window_events(warehouse, window)
+    evidence = to_evidence(staged, events)
+    staged = with_answers(staged, warehouse, events, window.days, stored=known.stored)
     staged = with_record_scores(staged, warehouse, geo, window.days, stored=known.stored)
     warehouse.replace(STAGED_ANOMALIES, staged.join(evidence, "anomaly_id", "left"))
     return warehouse.read(STAGED_ANOMALIES).count()
@@ -198,6 +207,7 @@ def judge(
                 "evidence_event_ids": F.lit(None).cast("array<string>"),
                 "elastic_probability": F.lit(None).cast("double"),
                 "elastic_record_score": F.lit(None).cast("double"),
+                **{column.name: F.lit(None).cast(column.type) for column in EVIDENCE},
             }
         )
     )

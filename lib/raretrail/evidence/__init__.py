@@ -1,0 +1,1 @@
+"""Evidence: what an analyst would look up first, beside each finding and incident."""
