@@ -343,14 +343,16 @@ def _span(arguments: argparse.Namespace, now: datetime) -> tuple[datetime, datet
 
 
 def _tell(record: dict[str, Any]) -> None:
+    from raretrail.show.text import count
+
     counts = record["counts"]
-    read = f"{counts.get('files', 0):,} files, {counts.get('records', 0):,} records"
+    read = f"{count(counts.get('files'), 'file')}, {count(counts.get('records'), 'record')}"
     taken = ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("events", "duplicates", "quarantined"))
     if "records" in counts:
         print(f"read {read}: {taken}")
     if "published" in counts:
         line = f"judged {record['window_from']:%Y-%m-%d %H:%M} to {record['window_to']:%Y-%m-%d %H:%M} UTC: "
-        line += f"{counts['published']:,} findings in {counts['incidents']:,} incidents"
+        line += f"{count(counts['published'], 'finding')} in {count(counts['incidents'], 'incident')}"
         line += f", {counts['suppressed']:,} suppressed" if counts.get("suppressed") else ""
         print(line + (f", {counts['alerts']:,} alerted" if record["mode"] != "history" else ""))
     total = sum(record["seconds"].values())

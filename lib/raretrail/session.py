@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -204,7 +205,13 @@ def _use_utc() -> None:
 
 
 def _hush_python() -> None:
-    """Silence warnings about pyspark's own use of its dependencies; those about ours still show."""
+    """Silence warnings about pyspark's own use of its dependencies; those about ours still show. An error
+    of a plan is raised, told in a line and traced on demand: pyspark need not print it as well."""
+    with suppress(ImportError):  # said better by who needs it
+        from pyspark.logger import PySparkLogger
+
+        for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+            PySparkLogger.getLogger(name).disabled = True
     for module in ("pyspark", "py4j"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}\b")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=rf"{module}\b")

@@ -111,3 +111,15 @@ def test_a_newcomer_reads_only_real_errors(tmp_path: Path) -> None:
     assert " ERROR Executor: Exception in task" in first
     assert "WARN" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+@pytest.mark.integration
+def test_a_plan_that_fails_is_raised_and_not_printed(
+    spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    with pytest.raises(AnalysisException):
+        spark.range(1).select(F.col("missing"))
+    assert capfd.readouterr().err == ""

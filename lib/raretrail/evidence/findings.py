@@ -303,7 +303,10 @@ def with_evidence(
     named = F.col("as_organization").rlike("(?i)^amazon")
     return rows.withColumns(
         {
-            "credential": F.coalesce(by_call[F.col("session_command")], F.col("credential")),
+            "credential": F.when(
+                F.col("credential").isin("assumed role", "session token"),
+                F.coalesce(by_call[F.col("session_command")], F.col("credential")),
+            ).otherwise(F.col("credential")),
             "aws_network": F.when(F.col("as_number").isNotNull(), F.coalesce(named, F.lit(False))),
         }
     )

@@ -86,7 +86,10 @@ def _parts(
     if incident.get("response_steps"):
         yield styled("To stop it: text to check and run by hand", "bold")
         for step in incident["response_steps"][:_STEPS]:
-            yield styled(inert(step), "dim" if step.startswith("#") else "")
+            # Never folded: what is copied must be what runs.
+            text = styled(inert(step), "dim" if step.startswith("#") else "")
+            text.no_wrap, text.overflow = True, "ignore"
+            yield text
         if len(incident["response_steps"]) > _STEPS:
             yield styled(f"and {len(incident['response_steps']) - _STEPS} more; --format json has all", "dim")
         yield ""
