@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from raretrail.errors import UsageError
 from raretrail.report.gather import MOST_INCIDENTS, PERIOD_DAYS, gather
 from raretrail.report.page import page
+from raretrail.show.text import count
 
 if TYPE_CHECKING:
     from raretrail.look import Look
@@ -46,8 +47,8 @@ def write_report(
     finally:
         beside.unlink(missing_ok=True)
     shown, total = len(material.incidents), len(material.every_incident)
-    of = f" of {total:,}" if total > shown else ""
-    return f"{out}: {shown:,}{of} incidents, {len(text.encode()) / 1000:,.0f} kB"
+    told = f"{shown:,} of {count(total, 'incident')}" if total > shown else count(total, "incident")
+    return f"{out}: {told}, {len(text.encode()) / 1000:,.0f} kB"
 
 
 def _attribution(city_db: str | None) -> str:

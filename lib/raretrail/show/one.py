@@ -88,7 +88,7 @@ def _parts(
         for step in incident["response_steps"][:_STEPS]:
             # Never folded: what is copied must be what runs.
             text = styled(inert(step), "dim" if step.startswith("#") else "")
-            text.no_wrap, text.overflow = True, "ignore"
+            text.no_wrap = True
             yield text
         if len(incident["response_steps"]) > _STEPS:
             yield styled(f"and {len(incident['response_steps']) - _STEPS} more; --format json has all", "dim")

@@ -107,7 +107,8 @@ def render(parts: RenderableType | Iterable[RenderableType], screen: Screen) -> 
     )
     many = [parts] if hasattr(parts, "__rich_console__") or isinstance(parts, str) else parts
     for part in many:  # type: ignore[union-attr]
-        console.print(part)
+        # Printing joins texts and forgets that one is not to be folded.
+        console.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
