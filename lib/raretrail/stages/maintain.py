@@ -21,6 +21,7 @@ SCRATCH = (
     "first_events",
     "fold",
     "folded_uses",
+    "incidents",
     "marked",
     "uses",
     "uses_of_days",

@@ -154,6 +154,8 @@ def _publish_incidents(
     alert: bool,
 ) -> Published:
     spark = warehouse.spark
+    # Every answer beside them asks for them once more.
+    incidents = warehouse.stage("incidents", incidents)
     # Incidents that lost all their findings, to another incident or to a revision.
     since = window.days[0] - timedelta(days=2 * _CHAIN_DAYS)
     gone = (
