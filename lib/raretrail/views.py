@@ -414,7 +414,7 @@ QUALITY_LATEST = View(
         _c("run_id", "string", "Run that checked"),
         _c("checked_at", "timestamp", "When"),
         _c("run_status", "string", "How that run ended: done, held, staged or failed"),
-        _c("suite", "string", "Suite: events, baseline, findings or ledger"),
+        _c("suite", "string", "Suite: events, baseline, findings, ledger or coverage"),
         _c("expectation", "string", "Check, by its name in conf/expectations"),
         _c("severity", "string", "critical (holds publication) or warning"),
         _c("success", "boolean", "Whether it was met"),

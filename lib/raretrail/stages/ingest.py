@@ -24,6 +24,7 @@ from raretrail.baseline.facts import (
     to_hour_daily,
     to_moves_daily,
     to_presence_daily,
+    to_region_hour,
 )
 from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, list_local
@@ -48,6 +49,7 @@ from raretrail.tables import (
     MOVES_DAILY,
     PRESENCE_DAILY,
     QUARANTINE,
+    REGION_HOUR,
     STAGED_CENSUS,
     Table,
 )
@@ -60,6 +62,7 @@ _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
     (HOUR_DAILY, to_hour_daily),
     (ERROR_QUARTER_HOUR, to_error_quarter_hour),
     (MOVES_DAILY, to_moves_daily),
+    (REGION_HOUR, to_region_hour),
 )
 # What names one stored record, whatever its id.
 _RECORD = (*KEY, "source_file", "source_position")
