@@ -219,7 +219,9 @@ def test_sums_stand_beside_what_they_sum_up(spark: SparkSession) -> None:
     ),
     st.randoms(use_true_random=False),
 )
-def test_the_order_of_events_does_not_matter(spark: SparkSession, events: list, shuffled: random.Random) -> None:
+def test_the_order_of_events_does_not_matter(
+    spark: SparkSession, events: list, shuffled: random.Random
+) -> None:
     schema = "event_date date, event_time timestamp, recipient_account_id string, aws_region string"
 
     def coverage(some: list) -> list:
@@ -259,7 +261,10 @@ def test_young_hours_are_late_and_not_judged(spark: SparkSession) -> None:
     frame = covered(spark, hours(robot, WINDOW_DAYS), moment(9) + DELAY)
     found = statuses(frame)
     assert (found[8], found[9], max(found)) == ("ok", "late", 9)
-    assert statuses(covered(spark, hours(robot, WINDOW_DAYS), moment(9) + DELAY - timedelta(seconds=1)))[8] == "late"
+    assert (
+        statuses(covered(spark, hours(robot, WINDOW_DAYS), moment(9) + DELAY - timedelta(seconds=1)))[8]
+        == "late"
+    )
 
 
 @pytest.mark.parametrize("hour", [6, 12, 20, 23])
@@ -294,7 +299,9 @@ def test_what_is_often_silent_for_long_is_not_told(spark: SparkSession) -> None:
     def monthly(at: datetime) -> int:
         return 50 if (at.date() - date(1970, 1, 1)).days % 21 < 5 else 0
 
-    quiet = next(n for n in range(21) if monthly(moment(0, back=-n)) == 0 and monthly(moment(0, back=-n - 10)) == 0)
+    quiet = next(
+        n for n in range(21) if monthly(moment(0, back=-n)) == 0 and monthly(moment(0, back=-n - 10)) == 0
+    )
     day = TODAY + timedelta(days=quiet + 8)
     rows = hours(until(moment(23, back=1), monthly), WINDOW_DAYS)
     frame = covered(spark, rows, moment(23, back=-quiet - 8), day)
@@ -326,11 +333,7 @@ def test_an_account_that_moves_is_silent_where_it_was_and_not_as_a_whole(spark: 
     """It goes on in another region: the account speaks, its old region does not."""
     moved = moment(2)
     rows = hours(until(moved, robot), WINDOW_DAYS)
-    rows += [
-        (day, at, account, "eu-north-1", n)
-        for day, at, account, _, n in hours(robot, 1)
-        if at > moved
-    ]
+    rows += [(day, at, account, "eu-north-1", n) for day, at, account, _, n in hours(robot, 1) if at > moved]
     frame = covered(spark, rows, moment(12))
     assert statuses(frame)[9] == "silent"
     assert statuses(frame, region="eu-north-1")[9] == "new"

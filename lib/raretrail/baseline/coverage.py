@@ -182,9 +182,7 @@ def _with_shares(rows: DataFrame, group: tuple[str, ...]) -> DataFrame:
     alike = F.col("kind_n") >= LEAST_HOURS
 
     def chosen(make: str) -> Column:
-        levels = [
-            _ranked(f"{level}counts", f"{level}n", make) for level in ("", "kind_", "all_")
-        ]
+        levels = [_ranked(f"{level}counts", f"{level}n", make) for level in ("", "kind_", "all_")]
         return F.when(own, levels[0]).when(alike, levels[1]).otherwise(levels[2])
 
     by = F.when(own, "hour_of_week").when(alike, "hour_of_day").otherwise("any_hour")
@@ -237,7 +235,9 @@ def _with_silence(rows: DataFrame, group: tuple[str, ...]) -> DataFrame:
         return F.aggregate(
             since,
             tail,
-            lambda total, i: total + F.get(of_day, F.pmod(_weekday(F.col("last_day")) + i, F.lit(7)).cast("int")),
+            lambda total, i: (
+                total + F.get(of_day, F.pmod(_weekday(F.col("last_day")) + i, F.lit(7)).cast("int"))
+            ),
         )
 
     return rows.withColumns(

@@ -283,9 +283,7 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
     errors = between(warehouse.read(ERROR_QUARTER_HOUR), start, as_of)
     failed = to_error_hours(to_error_quarters(errors)).withColumn("as_of", F.unix_date(F.lit(as_of)))
     hours = between(warehouse.read(REGION_HOUR), as_of - timedelta(days=coverage.WINDOW_DAYS), as_of)
-    moment = warehouse.spark.createDataFrame([(as_of,)], "day date").select(
-        F.unix_date("day").alias("as_of")
-    )
+    moment = warehouse.spark.createDataFrame([(as_of,)], "day date").select(F.unix_date("day").alias("as_of"))
     covered = coverage.to_expected(coverage.to_scopes(hours), moment)
     baselines = [
         (BASELINE_CITY_ACTION, weights),
