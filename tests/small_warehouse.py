@@ -303,8 +303,8 @@ def _coverage() -> list[Row]:
             made.append({
                 "event_date": JUDGED, "hour_start": hour, "recipient_account_id": ACCOUNT,
                 "aws_region": region, "came": 0 if silent else 4, "expected": 40.0 if silent else 3.0,
-                "expected_by": "hour_of_week", "expected_share": 0.9, "recorded_days": 26, "longest_silence": 2,
-                "silent_hours": 20 if silent else 0, "silent_expected": 800.0 if silent else 0.0,
+                "expected_by": "hour_of_week", "expected_share": 0.9, "recorded_days": 26,
+                "longest_silence": 2, "silent_hours": 20 if silent else 0, "silent_expected": 800.0 if silent else 0.0,
                 "silent_bits": 66.0 if silent else 0.0,
                 "status": "late" if late else "silent" if silent else "ok",
             })  # fmt: skip
@@ -406,8 +406,8 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
               "modified_at": datetime(2026, 2, 21, 16, 45, tzinfo=UTC)}  # fmt: skip
     set_aside = {
         "source_file": "three.csv", "source_position": 0, "file_date": JUDGED, "reason": "csv",
-        "detail": "a table", "recipient_account_id": ACCOUNT, "raw": "a,b", "raw_bytes": 3, "record_hash": "r", "run_id": RUN,
-        "ingested_at": started,
+        "detail": "a table", "recipient_account_id": ACCOUNT, "raw": "a,b", "raw_bytes": 3,
+        "record_hash": "r", "run_id": RUN, "ingested_at": started,
     }  # fmt: skip
     checked = {"run_id": RUN, "severity": "warning", "checked_at": started, "gx_version": "1", "kwargs": "{}",
                "element_count": 5, "scope_value": None}  # fmt: skip

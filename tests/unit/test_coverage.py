@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -36,7 +37,10 @@ pytestmark = pytest.mark.integration
 
 TODAY = date(2026, 3, 2)  # a Monday
 NUMBER = (TODAY - date(1970, 1, 1)).days
-SCHEMA = "event_date date, hour_start timestamp, recipient_account_id string, aws_region string, event_count bigint"
+SCHEMA = (
+    "event_date date, hour_start timestamp, recipient_account_id string, aws_region string, "
+    "event_count bigint"
+)
 # Hours before the beginning of TODAY, by how many events they had.
 Counts = dict[int, int]
 
@@ -147,7 +151,7 @@ def plainly(counts: Counts) -> dict[int, dict[str, Any]]:
         )
         before["expected"] += sum(s["expected"] for s in day)
     ordered = sorted(counts)
-    gaps = [b - a - 1 for a, b in zip(ordered, ordered[1:], strict=False)]
+    gaps = [b - a - 1 for a, b in pairwise(ordered)]
     whole = {
         "recorded_days": len(recorded) // 24, "longest_silence": max(gaps, default=0),
         "last_hour": moment(last), "silent_bits_before": before["bits"],
@@ -210,7 +214,8 @@ def test_sums_stand_beside_what_they_sum_up(spark: SparkSession) -> None:
     }  # fmt: skip
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.integers(-24 * 30, 23), st.sampled_from(["a", "b"]), st.sampled_from(["r", "s", None])),
