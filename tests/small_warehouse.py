@@ -304,8 +304,8 @@ def _coverage() -> list[Row]:
                 "event_date": JUDGED, "hour_start": hour, "recipient_account_id": ACCOUNT,
                 "aws_region": region, "came": 0 if silent else 4, "expected": 40.0 if silent else 3.0,
                 "expected_by": "hour_of_week", "expected_share": 0.9, "recorded_days": 26,
-                "longest_silence": 2, "silent_hours": 20 if silent else 0, "silent_expected": 800.0 if silent else 0.0,
-                "silent_bits": 66.0 if silent else 0.0,
+                "longest_silence": 2, "silent_hours": 20 if silent else 0,
+                "silent_expected": 800.0 if silent else 0.0, "silent_bits": 66.0 if silent else 0.0,
                 "status": "late" if late else "silent" if silent else "ok",
             })  # fmt: skip
     return made

@@ -793,6 +793,9 @@ COVERAGE_STATUSES: dict[str, str] = {
     "late": "so young that CloudTrail may not have delivered all of it: not judged",
 }
 
+# Stands for all accounts or all regions in what sums them up.
+EVERY = "all"
+
 _OF_SCOPE: tuple[Column, ...] = (
     _c("recipient_account_id", "string", "Account; all for all of them together"),
     _c("aws_region", "string", "Region; all for all of them together"),

@@ -25,6 +25,8 @@ from datetime import datetime, timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from raretrail.tables import EVERY
+
 # Whole weeks, so that each hour of the week is recorded as often.
 WINDOW_DAYS = 56
 LEARNING_DAYS = 14
@@ -38,7 +40,6 @@ LOW_SHARE = 0.1
 LOW_EXPECTED = 20
 # Twice what CloudTrail mostly takes to deliver.
 DELAY = timedelta(minutes=30)
-EVERY = "all"
 SCOPE = ("recipient_account_id", "aws_region")
 # Hours of level above that one hour's own share is mixed with.
 _DRAWN = 2

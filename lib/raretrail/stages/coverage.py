@@ -9,14 +9,12 @@ from datetime import date, datetime, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from raretrail.baseline.coverage import DELAY, EVERY, WINDOW_DAYS, to_coverage, to_expected, to_scopes
+from raretrail.baseline.coverage import DELAY, WINDOW_DAYS, to_coverage, to_expected, to_scopes
+from raretrail.show.silences import in_words, outermost
 from raretrail.stages.baseline import between
 from raretrail.stages.score import BUCKET, Window, bucket_of
 from raretrail.tables import BASELINE_COVERAGE_HOUR, COVERAGE_HOURLY, REGION_HOUR
 from raretrail.warehouse import Warehouse, on_days, rows_of
-
-# Silences a message names; the table has them all.
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -82,32 +80,8 @@ def _silence(warehouse: Warehouse, hour: datetime) -> Silence:
         .where(on_days("event_date", [hour.date()]))
         .where((F.col("hour_start") == F.lit(hour)) & (F.col("status") == "silent"))
     )
-    pairs = {(row["recipient_account_id"], row["aws_region"]): row for row in rows}
-    # What falls silent with its account, its region or everything is told by these.
-    within = [
-        row
-        for (account, region), row in pairs.items()
-        if not any(
-            above in pairs and above != (account, region)
-            for above in ((EVERY, EVERY), (account, EVERY), (EVERY, region))
-        )
-    ]
-    if not within:
+    silent = outermost(rows)
+    if not silent:
         return Silence(0, None)
-    within.sort(key=lambda row: (-row["silent_bits"], row["recipient_account_id"], row["aws_region"]))
-    told = [_told(row) for row in within[:_NAMED]]
-    if len(within) > _NAMED:
-        told.append(f"{len(within) - _NAMED} more")
-    message = f"Silent: {'; '.join(told)}. Quiet or blind: the view coverage says when a file last came"
-    return Silence(len(within), message)
-
-
-def _told(row: dict[str, object]) -> str:
-    account, region = row["recipient_account_id"], row["aws_region"]
-    if account == region == EVERY:
-        who = "the whole trail"
-    elif account == EVERY:
-        who = f"region {region}"
-    else:
-        who = f"account {account}" + ("" if region == EVERY else f" in {region}")
-    return f"{who} for {row['silent_hours']:,} hours, {row['silent_expected']:,.0f} events expected"
+    message = f"Silent: {in_words(silent)}. Quiet or blind: the view coverage says when a file last came"
+    return Silence(len(silent), message)
