@@ -253,7 +253,7 @@ def test_columns_are_those_of_the_tables(spark: SparkSession) -> None:
 
 
 def test_a_machine_that_stops_is_silent_after_five_hours(spark: SparkSession) -> None:
-    """Each silent hour counts 3.3 to 4 bits, from 20 on it is told."""
+    """Each silent hour counts 4 bits, the most one may, and from 20 on it is told."""
     rows = hours(until(moment(2), robot), WINDOW_DAYS)
     found = statuses(covered(spark, rows, moment(12)))
     assert {hour: found[hour] for hour in range(8)} == {
