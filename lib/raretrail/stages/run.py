@@ -326,8 +326,8 @@ def _lay_on(this: Run, said: Said) -> None:
 
 def _cover(this: Run, window: Window) -> datetime:
     """Write what came beside what was expected; the time that was judged by."""
-    # What lies beyond the span need not have been read.
-    now = min(this.as_of, this.span[1] + DELAY) if this.span else this.record["as_of"]
+    # What lies beyond the window of a history need not have been read.
+    now: datetime = min(this.record["as_of"], window.end + DELAY)
     with this.stage("coverage"):
         silence = cover(this.warehouse, window, now)
     this.record["counts"]["silent"] = silence.count
