@@ -33,7 +33,7 @@ LEARNING_DAYS = 14
 # A median of fewer hours says little.
 LEAST_HOURS = 4
 HOUR_BITS = 4.0
-DAY_OFF_BITS = 7.0
+DAY_OFF_BITS = 6.0
 SILENT_BITS = 20.0
 GONE_HOURS = 14 * 24
 LOW_SHARE = 0.1
