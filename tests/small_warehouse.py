@@ -25,6 +25,7 @@ KEY = "AKIALRGYZWI72FXWTPGT"
 ATTACK_ADDRESS = "105.2.150.54"
 INCIDENT = "48f5d7ce54e04d98150887f8a78edf58"
 FIRST, JUDGED = date(2026, 1, 26), date(2026, 2, 21)
+SILENT_SINCE = datetime(2026, 2, 20, 20, tzinfo=UTC)
 RUN, PLAYED = "20260221T174500Z-0000aaaa", "20260221T000500Z-0000bbbb"
 
 _PLACES: dict[str, Row] = {
@@ -182,6 +183,22 @@ def _facts(events: list[Row]) -> dict[str, list[Row]]:
             }
         ],
         **_held(),
+        "region_hour": _counted(
+            [
+                *({**row, "hour_start": row["event_time"].replace(minute=0, second=0)} for row in events),
+                {
+                    **events[0],
+                    "aws_region": "eu-central-1",
+                    "hour_start": SILENT_SINCE,
+                    "event_time": SILENT_SINCE + timedelta(minutes=30),
+                    "event_date": SILENT_SINCE.date(),
+                },
+            ],
+            "event_date",
+            "hour_start",
+            "recipient_account_id",
+            "aws_region",
+        ),
         "error_quarter_hour": _counted(failed, *who, "quarter_start", "error_code", "error_template"),
     }
 
@@ -287,6 +304,14 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
             {"as_of": JUDGED, "scope": "organization", "value": "", "hour_of_week": 81, "error_quarters": 2,
              "kinds": 3, "kinds_squared": 5},
         ],
+        "baseline_coverage_hour": [
+            {"as_of": JUDGED, "recipient_account_id": ACCOUNT, "aws_region": region, "hour": hour,
+             "expected": 40.0, "expected_by": "hour_of_week", "expected_share": 0.9, "least_count": 20,
+             "silent_bits": 3.3, "off_bits": 3.3, "recorded_days": 26, "longest_silence": 0,
+             "last_hour": SILENT_SINCE, "silent_bits_before": 0.0, "silent_expected_before": 0.0}
+            for region in ("eu-west-1", "eu-central-1", "all") for hour in range(24)
+        ],
+        "coverage_hourly": _coverage(),
         "baseline_city_action": [
             {"as_of": JUDGED, "city_name": "Amsterdam", "event_name": name, "weight": weight}
             for name, weight in (("ListUsers", 14.2), ("CreateRole", 3.9))
@@ -302,6 +327,26 @@ def _baselines(events: list[Row]) -> dict[str, list[Row]]:
             for (p, c), rows in groups("principal", "command").items()
         ],
     }  # fmt: skip
+
+
+def _coverage() -> list[Row]:
+    """Two hours of two regions; eu-central-1 has been silent since the day before."""
+    made: list[Row] = []
+    for hour, late in (
+        (datetime(2026, 2, 21, 16, tzinfo=UTC), False),
+        (datetime(2026, 2, 21, 17, tzinfo=UTC), True),
+    ):
+        for region in ("eu-west-1", "eu-central-1", "all"):
+            silent = region == "eu-central-1"
+            made.append({
+                "event_date": JUDGED, "hour_start": hour, "recipient_account_id": ACCOUNT,
+                "aws_region": region, "came": 0 if silent else 4, "expected": 40.0 if silent else 3.0,
+                "expected_by": "hour_of_week", "expected_share": 0.9, "recorded_days": 26,
+                "longest_silence": 2, "silent_hours": 20 if silent else 0,
+                "silent_expected": 800.0 if silent else 0.0, "silent_bits": 66.0 if silent else 0.0,
+                "status": "late" if late else "silent" if silent else "ok",
+            })  # fmt: skip
+    return made
 
 
 def _findings(events: list[Row]) -> dict[str, list[Row]]:
@@ -405,16 +450,22 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
     }  # fmt: skip
     unreadable = {**file, "source_file": "two.json.gz", "content_hash": "c1", "status": "unreadable",
                   "records": 0, "events": 0, "detail": "AccessDenied"}  # fmt: skip
+    region = "AWSLogs/922479636132/CloudTrail{}/eu-central-1/2026/02/{}"
+    last_log = {**file, "source_file": region.format("", "14/two.json.gz"), "content_hash": "c2",
+                "modified_at": datetime(2026, 2, 14, tzinfo=UTC)}  # fmt: skip
+    digest = {**file, "source_file": region.format("-Digest", "21/d.json.gz"), "content_hash": "",
+              "status": "skipped", "shape": "digest", "records": 0, "events": 0,
+              "modified_at": datetime(2026, 2, 21, 16, 45, tzinfo=UTC)}  # fmt: skip
     set_aside = {
         "source_file": "three.csv", "source_position": 0, "file_date": JUDGED, "reason": "csv",
-        "detail": "a table", "raw": "a,b", "raw_bytes": 3, "record_hash": "r", "run_id": RUN,
-        "ingested_at": started,
+        "detail": "a table", "recipient_account_id": ACCOUNT, "raw": "a,b", "raw_bytes": 3,
+        "record_hash": "r", "run_id": RUN, "ingested_at": started,
     }  # fmt: skip
     checked = {"run_id": RUN, "severity": "warning", "checked_at": started, "gx_version": "1", "kwargs": "{}",
                "element_count": 5, "scope_value": None}  # fmt: skip
     return {
         "runs": [history, scheduled],
-        "ingest_files": [file, unreadable],
+        "ingest_files": [file, unreadable, last_log, digest],
         "digest_results": [
             {"source_file": file["source_file"], "kind": "log", "status": "valid",
              "recipient_account_id": ACCOUNT, "aws_region": "eu-west-1", "checked_at": file["ingested_at"]},

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from raretrail import __version__, runtime, tables
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.geo import databases
-from raretrail.look import directory_of, local_path, tables_in
+from raretrail.look import Condition, directory_of, local_path, tables_in
 from raretrail.settings import Settings, format_duration
-from raretrail.tables import RUNS, Table
+from raretrail.show.silences import in_words, outermost
+from raretrail.tables import COVERAGE_HOURLY, RUNS, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,6 +46,7 @@ _MANY_FILES = 10_000
 _LONG_AGO = timedelta(days=1)
 _RUNS_SHOWN = 200
 _LOOKED_AT = 5000
+_LOOKED_BACK = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -474,11 +476,30 @@ def _runs_in(opened: AbstractContextManager[Look], settings: Settings, now: date
     with opened as look:
         columns = ("run_id", "started_at", "finished_at", "status", "mode", "message", "held_scopes")
         rows = look.rows(RUNS, columns=columns, order=(("started_at", "desc"),), limit=_RUNS_SHOWN)
+        silent = _silent(look, now)
     for row in rows:
         for name in ("started_at", "finished_at"):
             if row[name] and row[name].tzinfo is None:
                 row[name] = row[name].replace(tzinfo=UTC)
-    return runs_lines(rows, now, settings.monitoring.stale_after)
+    return [*runs_lines(rows, now, settings.monitoring.stale_after), *silent]
+
+
+def _silent(look: Look, now: datetime) -> list[Line]:
+    """What is silent by the latest hour that the last runs judged."""
+    lately = Condition("event_date", ">=", (now - _LOOKED_BACK).date())
+    judged = Condition("status", "in", sorted(set(tables.COVERAGE_STATUSES) - {"late"}))
+    latest = look.rows(
+        COVERAGE_HOURLY, lately, judged, columns=("hour_start",), order=(("hour_start", "desc"),), limit=1
+    )
+    if not latest:
+        return []
+    hour = latest[0]["hour_start"]
+    rows = look.rows(COVERAGE_HOURLY, lately, Condition("status", "=", "silent"))
+    silent = outermost(row for row in rows if row["hour_start"] == hour)
+    if not silent:
+        return [Line("runs", "coverage", "ok", f"nothing was silent at {hour:%Y-%m-%d %H:%M} UTC")]
+    todo = "quiet or blind: the view coverage says when a log file and a digest last came"
+    return [Line("runs", "coverage", "warn", f"silent: {in_words(silent)}", todo)]
 
 
 def runs_lines(rows: Sequence[dict[str, Any]], now: datetime, stale_after: timedelta) -> list[Line]:

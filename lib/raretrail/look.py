@@ -162,7 +162,8 @@ class DuckLook:
 
     def _make_views(self, text: str) -> None:
         """Create the views if the text names one: binding them all takes longer than most looks."""
-        if self._has_views or not any(view.name in text.lower() for view in self._views):
+        words = set(re.findall(r"\w+", text.lower()))
+        if self._has_views or not any(view.name in words for view in self._views):
             return
         for view in self._views:
             self._connection.execute(f"CREATE TEMP VIEW {view.name} AS {view.sql('duckdb')}")

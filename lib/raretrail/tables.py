@@ -592,6 +592,20 @@ SESSIONS_DAILY = Table(
     partition_by=("event_date",),
 )
 
+REGION_HOUR = Table(
+    "region_hour",
+    "How many events an account had in a region in which hour",
+    (
+        _c("event_date", "date", "UTC day"),
+        _c("hour_start", "timestamp", "Start of the hour"),
+        _c("recipient_account_id", "string", "Account"),
+        _c("aws_region", "string", "Region; empty where missing"),
+        *_COUNTED,
+    ),
+    key=("hour_start", "recipient_account_id", "aws_region"),
+    partition_by=("event_date",),
+)
+
 FACTS = (
     PRESENCE_DAILY,
     AGENT_DAILY,
@@ -600,6 +614,7 @@ FACTS = (
     MOVES_DAILY,
     CHANGES_DAILY,
     SESSIONS_DAILY,
+    REGION_HOUR,
 )
 
 # --------------------------------------------------------------------------------------- baseline
@@ -850,6 +865,85 @@ BASELINES = (
     BASELINE_ERROR_HOUR,
     BASELINE_CITY_ACTION,
     BASELINE_HOLDINGS,
+)
+
+# --------------------------------------------------------------------------------------- coverage
+
+EXPECTED_BY: dict[str, str] = {
+    "hour_of_week": "the same hour of the same weekday, of which 4 or more are recorded",
+    "hour_of_day": "the same hour of its working days, or of its rest days, 4 or more",
+    "any_hour": "all its hours",
+}
+
+COVERAGE_STATUSES: dict[str, str] = {
+    "ok": "as usual; silence that is usual, or not yet improbable, is ok too",
+    "low": "less than a tenth of what is expected, where that is 20 events or more, and than ever then",
+    "silent": "nothing for so long that it is improbable, and longer than ever in the 56 days before",
+    "gone": "silent for 14 days or more: told often enough",
+    "new": "an account or region not seen in the 56 days before",
+    "unknown": "less than 14 days of its own record to compare with",
+    "late": "so young that CloudTrail may not have delivered all of it: not judged",
+}
+
+# Stands for all accounts or all regions in what sums them up.
+EVERY = "all"
+
+_OF_SCOPE: tuple[Column, ...] = (
+    _c("recipient_account_id", "string", "Account; all for all of them together"),
+    _c("aws_region", "string", "Region; all for all of them together"),
+)
+
+_EXPECTED: tuple[Column, ...] = (
+    _c("expected", "double", "Events usual in this hour: the median of the hours compared, empty ones too"),
+    _c("expected_by", "string", "Hours compared: one of " + ", ".join(EXPECTED_BY)),
+    _c("expected_share", "double", "How often such an hour has any event, from 0 to 1"),
+)
+
+_RECORDED: tuple[Column, ...] = (
+    _c("recorded_days", "int", "Days from its first event to its last, of the 56 before"),
+    _c("longest_silence", "bigint", "Most hours in a row without an event between these"),
+)
+
+BASELINE_COVERAGE_HOUR = Table(
+    "baseline_coverage_hour",
+    "How much comes from an account and region in each hour of the day as_of, and how long it was silent then",
+    (
+        _AS_OF,
+        *_OF_SCOPE,
+        _c("hour", "int", "Hour of the day as_of, UTC"),
+        *_EXPECTED,
+        _c("least_count", "bigint", "Fewest events in one of the hours compared"),
+        _c("silent_bits", "double", "Bits that this hour without an event counts, 4 at most"),
+        _c("off_bits", "double", "The same if the day were one of its rest days"),
+        *_RECORDED,
+        _c("last_hour", "timestamp", "Its last hour with an event before as_of"),
+        _c("silent_bits_before", "double", "Bits of the silence from then to the beginning of as_of"),
+        _c("silent_expected_before", "double", "Events usual in that time"),
+    ),
+    key=("as_of", "recipient_account_id", "aws_region", "hour"),
+    partition_by=("as_of",),
+    retain_days=35,
+)
+
+COVERAGE_HOURLY = Table(
+    "coverage_hourly",
+    "What came from an account and region in an hour beside what was expected; rows of all regions of an "
+    "account, of a region in all accounts, and of everything stand beside those they sum up",
+    (
+        _c("event_date", "date", "UTC day"),
+        _c("hour_start", "timestamp", "Start of the hour"),
+        *_OF_SCOPE,
+        _c("came", "bigint", "Events that came"),
+        *_EXPECTED,
+        *_RECORDED,
+        _c("silent_hours", "bigint", "Hours without an event up to the end of this one"),
+        _c("silent_expected", "double", "Events usual in these hours"),
+        _c("silent_bits", "double", "How improbable their silence is; silent from 20 on"),
+        _c("status", "string", "One of: " + ", ".join(COVERAGE_STATUSES)),
+    ),
+    key=("hour_start", "recipient_account_id", "aws_region"),
+    partition_by=("event_date",),
+    retain_days=400,
 )
 
 # --------------------------------------------------------------------------------------- findings
@@ -1396,7 +1490,7 @@ RUNS = Table(
             "string",
             "scheduled, history, or the one step it took: ingest, baseline, score, publish",
         ),
-        _c("message", "string", "What went wrong or was held, and what to do"),
+        _c("message", "string", "What went wrong, was held or fell silent, and what to do"),
         _c("as_of", "timestamp", "The time the run took as now"),
         _c("window_from", "timestamp", "Buckets were judged from here"),
         _c("window_to", "timestamp", "to here, exclusive"),
@@ -1433,7 +1527,7 @@ DATA_QUALITY = Table(
     "What one expectation found in one run: a row for each scope that failed, one for all that passed",
     (
         _c("run_id", "string", "Run that checked"),
-        _c("suite", "string", "Suite: events, baseline, findings or ledger"),
+        _c("suite", "string", "Suite: events, baseline, findings, ledger or coverage"),
         _c("expectation", "string", "Expectation, by its name in conf/expectations"),
         _c("severity", "string", "critical (holds publication) or warning"),
         _c(
@@ -1471,6 +1565,8 @@ ALL: tuple[Table, ...] = (
     *FACTS,
     FIRST_USES,
     *BASELINES,
+    BASELINE_COVERAGE_HOUR,
+    COVERAGE_HOURLY,
     WITHHELD,
     STAGED_CENSUS,
     STAGED_SURPRISES,

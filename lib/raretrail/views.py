@@ -613,7 +613,7 @@ QUALITY_LATEST = View(
         _c("run_id", "string", "Run that checked"),
         _c("checked_at", "timestamp", "When"),
         _c("run_status", "string", "How that run ended: done, held, staged or failed"),
-        _c("suite", "string", "Suite: events, baseline, findings or ledger"),
+        _c("suite", "string", "Suite: events, baseline, findings, ledger or coverage"),
         _c("expectation", "string", "Check, by its name in conf/expectations"),
         _c("severity", "string", "critical (holds publication) or warning"),
         _c("success", "boolean", "Whether it was met"),
@@ -632,6 +632,113 @@ LEFT JOIN runs r ON r.run_id = q.run_id
 WHERE q.run_id = (SELECT max_by(run_id, checked_at) FROM data_quality)""",
     "Did the last run's checks hold, and what failed?",
     "SELECT suite, expectation, severity, success, detail FROM quality_latest ORDER BY success, suite, expectation",
+)
+
+_IN_PATH = "'([0-9]{12})/CloudTrail(-Digest)?/([a-z0-9-]+)/'"
+
+
+def _with_sums(selected: str, rows: str) -> str:
+    """rows (with account and region) counted by each pair and, under all, by what sums them up."""
+    return (
+        "SELECT coalesce(account, 'all') AS recipient_account_id, coalesce(region, 'all') AS aws_region, "
+        f"{selected} FROM ({rows}) AS counted "
+        "GROUP BY GROUPING SETS ((account, region), (account), (region), ())"
+    )
+
+
+def _since(days: int) -> str:
+    """The day that many days before the latest hour judged."""
+    return (
+        f"(SELECT CAST(max(hour_start) - INTERVAL '{days}' DAY AS DATE) FROM coverage_hourly "
+        "WHERE status <> 'late')"
+    )
+
+
+COVERAGE = View(
+    "coverage",
+    "One account and region, or all regions of an account, a region in all accounts, everything: what it "
+    "sends and how long it has been silent, as of the latest hour judged",
+    (
+        _c("recipient_account_id", "string", "Account; all for all of them together"),
+        _c("aws_region", "string", "Region; all for all of them together"),
+        _c("status", "string", "ok, low, silent, gone, new or unknown; see coverage_hourly"),
+        _c("last_event", "timestamp", "Its last event of the 57 days up to then"),
+        _c("silent_hours", "bigint", "Hours without an event since"),
+        _c("silent_expected", "double", "Events usual in these hours"),
+        _c("silent_bits", "double", "How improbable their silence is; silent from 20 on"),
+        _c("longest_silence", "bigint", "Most hours in a row without an event in the 56 days before"),
+        _c("hour_start", "timestamp", "The latest hour judged"),
+        _c("came", "bigint", "Events in it"),
+        _c("expected", "double", "Events usual in it"),
+        _c("events_7", "bigint", "Events of the 7 days up to then"),
+        _c("located_share", "double", "Of these, from a public address, the share placed on the map"),
+        _c("quarantined_share", "double", "Of the records of its account in these days, the share set aside"),
+        _c(
+            "last_file", "timestamp", "When its last log file was written, by its path; empty for other paths"
+        ),
+        _c(
+            "last_digest",
+            "timestamp",
+            "When its last digest was written: hourly where the trail delivers, though nothing happens",
+        ),
+    ),
+    f"""
+WITH seen AS (
+  {
+        _with_sums(
+            "max(last_time) AS last_event",
+            "SELECT recipient_account_id AS account, aws_region AS region, "
+            f"last_time FROM region_hour WHERE event_date >= {_since(57)}",
+        )
+    }
+),
+week AS (
+  {
+        _with_sums(
+            "count(*) AS events_7, CAST(sum(placed) AS DOUBLE) / nullif(sum(placeable), 0) AS located_share",
+            "SELECT recipient_account_id AS account, coalesce(aws_region, '') AS region, "
+            "CASE WHEN geo_status IN ('city', 'region', 'country') THEN 1 ELSE 0 END AS placed, "
+            "CASE WHEN geo_status IN ('city', 'region', 'country', 'not_found') THEN 1 ELSE 0 END AS placeable "
+            f"FROM events WHERE event_date > {_since(7)}",
+        )
+    }
+),
+aside AS (
+  SELECT coalesce(account, 'all') AS recipient_account_id, count(*) AS pieces
+  FROM (SELECT coalesce(recipient_account_id, '') AS account FROM quarantine WHERE file_date > {
+        _since(7)
+    }) AS q
+  GROUP BY GROUPING SETS ((account), ())
+),
+files AS (
+  {
+        _with_sums(
+            "max(CASE WHEN NOT digest THEN modified_at END) AS last_file, "
+            "max(CASE WHEN digest THEN modified_at END) AS last_digest",
+            f"SELECT regexp_extract(source_file, {_IN_PATH}, 1) AS account, "
+            f"regexp_extract(source_file, {_IN_PATH}, 3) AS region, "
+            "source_file LIKE '%/CloudTrail-Digest/%' AS digest, modified_at "
+            f"FROM ingest_files WHERE file_date >= {_since(57)}",
+        )
+    }
+)
+SELECT c.recipient_account_id, c.aws_region, c.status, s.last_event, c.silent_hours, c.silent_expected,
+       c.silent_bits, c.longest_silence, c.hour_start, c.came, c.expected, coalesce(w.events_7, 0) AS events_7,
+       w.located_share,
+       CAST(coalesce(q.pieces, 0) AS DOUBLE) / nullif(coalesce(q.pieces, 0) + coalesce(t.events_7, 0), 0)
+         AS quarantined_share,
+       f.last_file, f.last_digest
+FROM coverage_hourly c
+JOIN (SELECT max(hour_start) AS hour_start FROM coverage_hourly WHERE status <> 'late') AS latest
+  ON latest.hour_start = c.hour_start
+LEFT JOIN seen s ON s.recipient_account_id = c.recipient_account_id AND s.aws_region = c.aws_region
+LEFT JOIN week w ON w.recipient_account_id = c.recipient_account_id AND w.aws_region = c.aws_region
+LEFT JOIN week t ON t.recipient_account_id = c.recipient_account_id AND t.aws_region = 'all'
+LEFT JOIN aside q ON q.recipient_account_id = c.recipient_account_id
+LEFT JOIN files f ON f.recipient_account_id = c.recipient_account_id AND f.aws_region = c.aws_region""",
+    "Which account or region is silent, and does its trail still deliver?",
+    "SELECT recipient_account_id, aws_region, last_event, silent_hours, silent_expected, last_file, last_digest\n"
+    "FROM coverage WHERE status = 'silent' ORDER BY silent_bits DESC",
 )
 
 DETECTOR_HEALTH = View(
@@ -1004,6 +1111,7 @@ def views(detectors: Sequence[Detector]) -> tuple[View, ...]:
         PLACE_PROFILE,
         COMMAND_PROFILE,
         QUALITY_LATEST,
+        COVERAGE,
         DETECTOR_HEALTH,
         ECS_ANOMALIES,
         OCSF_FINDINGS,

@@ -266,7 +266,7 @@ def test_cron_expressions_are_of_quartz() -> None:
         for text in texts(tree)
         if re.fullmatch(r"[\d/*?, -]+", text) and " " in text
     ]
-    assert len(found) == 4
+    assert len(found) == 5
     for text in found:
         fields = text.split()
         assert len(fields) == 6
@@ -332,7 +332,7 @@ def test_widgets_fill_the_grid_without_overlap() -> None:
 def test_alerts_look_at_a_column_their_query_gives() -> None:
     connection = empty_tables()
     alerts = [alert for kind, _, alert, _ in resources("serverless") if kind == "alerts"]
-    assert len(alerts) == 2
+    assert len(alerts) == 3
     for alert in alerts:
         query = resolved(alert["query_text"], "serverless", "prod").replace("main.raretrail.", "")
         assert alert["evaluation"]["source"]["name"] in connection.sql(query).columns

@@ -18,7 +18,7 @@ from raretrail import doctor
 from raretrail.cli import GROUPS, main
 from raretrail.doctor import Line, examine, runs_lines
 from raretrail.settings import Settings, load_settings
-from raretrail.tables import PLACES, RUNS, Table
+from raretrail.tables import COVERAGE_HOURLY, PLACES, RUNS, Table
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -226,6 +226,29 @@ def test_runs_are_read_from_the_warehouse(tmp_path: Path) -> None:
     write(tmp_path, RUNS, [a_run(HOUR / 2), a_run(HOUR / 4, status="held", message="too few events")])
     line = seen("runs", warehouse=str(tmp_path))["last run"]
     assert (line.state, "too few events" in line.seen) == ("fail", True)
+
+
+def test_what_fell_silent_is_told_by_the_latest_hour_judged(tmp_path: Path) -> None:
+    write(tmp_path, RUNS, [a_run(HOUR / 4)])
+    assert "coverage" not in seen("runs", warehouse=str(tmp_path)), "nothing was judged yet"
+
+    def row(ago: int, status: str, account: str = "222233334444", region: str = "all") -> dict[str, Any]:
+        at = NOW - ago * HOUR
+        return {
+            "event_date": at.date(), "hour_start": at, "recipient_account_id": account, "aws_region": region,
+            "status": status, "silent_hours": 7, "silent_expected": 420.0, "silent_bits": 28.0,
+        }  # fmt: skip
+
+    write(tmp_path, COVERAGE_HOURLY, [row(3, "silent"), row(2, "ok"), row(1, "late")])
+    assert seen("runs", warehouse=str(tmp_path))["coverage"].state == "ok"
+    shutil.rmtree(tmp_path / "coverage_hourly")
+    rows = [row(2, "silent"), row(2, "silent", region="eu-west-1"), row(2, "ok", "1"), row(1, "late")]
+    write(tmp_path, COVERAGE_HOURLY, rows)
+    line = seen("runs", warehouse=str(tmp_path))["coverage"]
+    assert (line.state, line.seen) == (
+        "warn",
+        "silent: account 222233334444 for 7 hours, 420 events expected",
+    )
 
 
 @pytest.mark.parametrize(

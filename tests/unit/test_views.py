@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from raretrail.views import (
     views,
 )
 from raretrail.warehouse import Warehouse
-from small_warehouse import ATTACK_ADDRESS, FARAH, INCIDENT, KEY, make_small_warehouse
+from small_warehouse import ATTACK_ADDRESS, FARAH, INCIDENT, KEY, SILENT_SINCE, make_small_warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -155,6 +155,22 @@ def test_evidence_tells_peers_and_permissions(one: Callable[[str], dict[str, Any
     assert (row["incident_id"], row["peers"], row["peers_with_command"]) == (INCIDENT, 1, 0)
     assert row["commands_90"] == 3 and row["later_count"] == 0
     assert row["response_steps"][1].endswith("--status Inactive")
+
+
+def test_coverage_tells_quiet_from_blind(look: DuckLook) -> None:
+    rows = {row["aws_region"]: row for row in look.query("SELECT * FROM coverage").rows()}
+    assert set(rows) == {"eu-west-1", "eu-central-1", "all"}, "the late hour is not judged"
+    silent, speaks = rows["eu-central-1"], rows["eu-west-1"]
+    assert (silent["status"], silent["silent_hours"], silent["silent_expected"]) == ("silent", 20, 800.0)
+    assert silent["last_event"] == SILENT_SINCE + timedelta(minutes=30)
+    assert silent["last_file"] == datetime(2026, 2, 14, tzinfo=UTC)
+    assert silent["last_digest"] == datetime(2026, 2, 21, 16, 45, tzinfo=UTC)
+    assert (silent["events_7"], silent["located_share"]) == (0, None)
+    # Two events of the week's have no place that could be known.
+    assert (speaks["status"], speaks["located_share"]) == ("ok", 1.0)
+    week = speaks["events_7"]
+    assert week > 10
+    assert speaks["quarantined_share"] == silent["quarantined_share"] == pytest.approx(1 / (week + 1))
 
 
 def test_a_finding_of_a_detector_that_is_gone_still_counts(warehouse: Path) -> None:

@@ -48,6 +48,16 @@ def to_hour_daily(events: DataFrame) -> DataFrame:
     return events.groupBy("event_date", *_WHO, F.hour("event_time").alias("hour")).agg(*_counted())
 
 
+def to_region_hour(events: DataFrame) -> DataFrame:
+    """`tables.REGION_HOUR`: a row for hour × account × region."""
+    return events.groupBy(
+        "event_date",
+        F.date_trunc("HOUR", "event_time").alias("hour_start"),
+        "recipient_account_id",
+        _known("aws_region").alias("aws_region"),
+    ).agg(*_counted())
+
+
 def to_error_quarter_hour(events: DataFrame) -> DataFrame:
     """`tables.ERROR_QUARTER_HOUR`: a row for quarter × account × principal × code × template."""
     return (

@@ -49,6 +49,7 @@ class Material:
     news: dict[str, list[Row]] = field(default_factory=dict)
     coverage: list[Row] = field(default_factory=list)
     statuses: list[Row] = field(default_factory=list)
+    silent: list[Row] = field(default_factory=list)
     checks: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     quarantined: list[Row] = field(default_factory=list)
@@ -105,6 +106,7 @@ def gather(
         news={name: read("habit", sql) for name, sql in _NEWS.items()},
         coverage=read("coverage", _COVERAGE.format(since=since)),
         statuses=read("coverage", _STATUSES.format(since=since)),
+        silent=read("coverage", _SILENT.format(since=since)),
         checks=_whole(read("quality", _CHECKS), DATA_QUALITY),
         runs=_whole(read("quality", _RUNS), RUNS),
         quarantined=read("quality", _QUARANTINED),
@@ -290,6 +292,13 @@ _NEWS = {
 _COVERAGE = """
     SELECT recipient_account_id, aws_region, event_date, count(*) AS events FROM events
     WHERE event_date >= {since} GROUP BY recipient_account_id, aws_region, event_date
+"""
+
+_SILENT = """
+    SELECT recipient_account_id, aws_region, silent_hours, silent_expected, silent_bits FROM coverage_hourly
+    WHERE event_date >= {since} AND status = 'silent' AND hour_start = (
+      SELECT max(hour_start) FROM coverage_hourly WHERE event_date >= {since} AND status <> 'late'
+    )
 """
 
 _STATUSES = """

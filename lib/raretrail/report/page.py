@@ -29,6 +29,7 @@ from raretrail.show.answers import answers
 from raretrail.show.incidents import length_of, network_of, short_id
 from raretrail.show.names import place_of, short_principal, where_it_acted
 from raretrail.show.reasons import Row, reasons
+from raretrail.show.silences import in_words, outermost
 from raretrail.show.text import count, cut_middle, in_utc, inert, lasting, listed, number
 
 LONGEST = 400
@@ -245,7 +246,9 @@ def notices(material: Material, accounts: Sequence[charts.Account]) -> list[tupl
         if behind > 1:
             notice("mild", f"The last day with events is {behind:,} days ago", "coverage")
         silent = [a.name for a in accounts if material.last_day in a.silent and a.active > 4 * len(a.silent)]
-        if silent:
+        if material.silent:
+            notice("grave", f"Quiet or blind: {in_words(outermost(material.silent))}", "coverage")
+        elif silent:
             notice("mild", f"No events on the last day from {listed(silent, 3)}", "coverage")
         for build, built in _BUILD.findall(str(run.get("geo_build") or "")):
             age = (material.last_day - date.fromisoformat(built)).days

@@ -10,6 +10,7 @@ from functools import partial, reduce
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from raretrail.baseline import coverage
 from raretrail.baseline.history import (
     WINDOW_DAYS,
     History,
@@ -39,6 +40,7 @@ from raretrail.tables import (
     BASELINE_CITY_ACTION,
     BASELINE_COMMAND_COUNTRY,
     BASELINE_COMMAND_PLACE,
+    BASELINE_COVERAGE_HOUR,
     BASELINE_DIMENSION,
     BASELINE_ERROR_HOUR,
     BASELINE_HOLDINGS,
@@ -53,6 +55,7 @@ from raretrail.tables import (
     INCIDENTS,
     MOVES_DAILY,
     PRESENCE_DAILY,
+    REGION_HOUR,
     WITHHELD,
     Table,
 )
@@ -290,10 +293,14 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
     errors = between(warehouse.read(ERROR_QUARTER_HOUR), start, as_of)
     failed = to_error_hours(to_error_quarters(errors)).withColumn("as_of", F.unix_date(F.lit(as_of)))
     held = to_holdings(known_changes(warehouse, as_of))
+    heard = between(warehouse.read(REGION_HOUR), as_of - timedelta(days=coverage.WINDOW_DAYS), as_of)
+    moment = warehouse.spark.createDataFrame([(as_of,)], "day date").select(F.unix_date("day").alias("as_of"))
+    covered = coverage.to_expected(coverage.to_scopes(heard), moment)
     baselines = [
         (BASELINE_CITY_ACTION, weights),
         (BASELINE_ERROR_HOUR, to_habits(failed)),
         (BASELINE_HOLDINGS, held),
+        (BASELINE_COVERAGE_HOUR, covered),
     ] + [
         (table, getattr(snapshot, field).withColumn("scope", F.lit(ORGANIZATION)))
         for field, table in _SNAPSHOT.items()

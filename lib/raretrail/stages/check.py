@@ -36,17 +36,33 @@ def check(
     days: list[date],
     as_of: date,
     now: datetime,
+    covered: DataFrame,
 ) -> Gate:
     """Judge every suite, record the results in data_quality, and say what is held.
 
-    days are those whose events the run relied on; as_of is the baseline it left behind.
+    days are those whose events the run relied on; as_of is the baseline it left behind; covered are the
+    hours of `coverage_hourly` it answers for.
     """
     subjects: dict[str, DataFrame] = {
+        "coverage": covered,
         "events": warehouse.read(EVENTS).where(on_days("event_date", days)),
         "baseline": warehouse.read(BASELINE_COMMAND_PLACE).where(F.col("as_of") == F.lit(as_of)),
         "findings": warehouse.read(STAGED_ANOMALIES),
         "ledger": warehouse.read(INGEST_FILES).where(F.col("run_id") == run_id),
     }
+    return _judge(warehouse, settings, run_id, now, subjects)
+
+
+def check_coverage(
+    warehouse: Warehouse, settings: Settings, run_id: str, now: datetime, covered: DataFrame
+) -> Gate:
+    """The same for the suite coverage alone, by a run that has nothing else to judge."""
+    return _judge(warehouse, settings, run_id, now, {"coverage": covered})
+
+
+def _judge(
+    warehouse: Warehouse, settings: Settings, run_id: str, now: datetime, subjects: dict[str, DataFrame]
+) -> Gate:
     suites = _suites(settings)
     asked = [name for name in suites if name in subjects]
     measured = together([partial(measure, subjects[name], suites[name]) for name in asked])

@@ -24,6 +24,7 @@ from raretrail.baseline.facts import (
     to_hour_daily,
     to_moves_daily,
     to_presence_daily,
+    to_region_hour,
 )
 from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, list_local
@@ -50,6 +51,7 @@ from raretrail.tables import (
     MOVES_DAILY,
     PRESENCE_DAILY,
     QUARANTINE,
+    REGION_HOUR,
     SESSIONS_DAILY,
     STAGED_CENSUS,
     Table,
@@ -65,6 +67,7 @@ _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
     (MOVES_DAILY, to_moves_daily),
     (CHANGES_DAILY, to_changes_daily),
     (SESSIONS_DAILY, to_sessions_daily),
+    (REGION_HOUR, to_region_hour),
 )
 # What names one stored record, whatever its id.
 _RECORD = (*KEY, "source_file", "source_position")

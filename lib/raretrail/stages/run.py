@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from raretrail import __version__
+from raretrail.baseline.coverage import DELAY
 from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
 from raretrail.quality.gate import Gate
@@ -24,7 +25,8 @@ from raretrail.stages.baseline import (
     ensure_known_places,
     known_uses,
 )
-from raretrail.stages.check import check, prepare_check
+from raretrail.stages.check import check, check_coverage, prepare_check
+from raretrail.stages.coverage import cover, judged_hours
 from raretrail.stages.ingest import ingest
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.publish import publish
@@ -164,6 +166,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
             if steps == _STEPS and _is_quiet(this, window):
                 # Nothing came and nothing happened: there is nothing to judge, check or publish.
                 this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
+                _cover_quiet(this, window)
                 _lay_on(this, _read_said(this, earlier))
                 return
             if this.warehouse.exists(EVENTS):
@@ -321,13 +324,41 @@ def _lay_on(this: Run, said: Said) -> None:
     this.record["input_versions"] |= said.versions
 
 
+def _cover(this: Run, window: Window) -> datetime:
+    """Write what came beside what was expected; the time that was judged by."""
+    # What lies beyond the window of a history need not have been read.
+    now: datetime = min(this.record["as_of"], window.end + DELAY)
+    with this.stage("coverage"):
+        silence = cover(this.warehouse, window, now)
+    this.record["counts"]["silent"] = silence.count
+    if silence.message:
+        this.record["message"] = silence.message
+        this.messages.append(silence.message)
+    return now
+
+
+def _cover_quiet(this: Run, window: Window) -> None:
+    """A run without anything to judge may be one that is blind."""
+    now = _cover(this, window)
+    if this.record["counts"]["silent"]:
+        with this.stage("check"):
+            covered = judged_hours(this.warehouse, window, now)
+            run_id = this.record["run_id"]
+            gate = check_coverage(this.warehouse, this.settings, run_id, this.now, covered)
+        this.messages += gate.warnings
+        if gate.held:
+            _hold(this, gate)
+
+
 def _publish(this: Run, judged: set[date], said: Said) -> None:
     record = this.record
     window = Window(record["window_from"], record["window_to"], frozenset(record["late_buckets"]))
+    covered_at = _cover(this, window)
     with this.stage("check"):
         relied = sorted({*window.days, *record["event_days"]})
         upto = (this.span[1] if this.span else record["as_of"]).date()
-        gate = check(this.warehouse, this.settings, record["run_id"], relied, upto, this.now)
+        covered = judged_hours(this.warehouse, window, covered_at)
+        gate = check(this.warehouse, this.settings, record["run_id"], relied, upto, this.now, covered)
     with this.stage("publish"):
         alert = record["mode"] != "history"
         days = judged.union(window.days)

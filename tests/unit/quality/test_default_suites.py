@@ -12,7 +12,13 @@ from raretrail.quality.gate import gate
 from raretrail.quality.judge import Verdict, judge
 from raretrail.quality.measure import measure
 from raretrail.quality.suites import Expectation, load_suites
-from raretrail.tables import BASELINE_COMMAND_PLACE, EVENTS, INGEST_FILES, STAGED_ANOMALIES
+from raretrail.tables import (
+    BASELINE_COMMAND_PLACE,
+    COVERAGE_HOURLY,
+    EVENTS,
+    INGEST_FILES,
+    STAGED_ANOMALIES,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -22,6 +28,7 @@ TABLES = {
     "baseline": BASELINE_COMMAND_PLACE,
     "findings": STAGED_ANOMALIES,
     "ledger": INGEST_FILES,
+    "coverage": COVERAGE_HOURLY,
 }
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -42,6 +49,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "principal_kind": "user",
         "geo_status": "city",
         "place": "city:2267057",
+        "geo_build": "GeoLite2-City@2026-06-01",
     },
     "baseline": {
         "as_of": TODAY,
@@ -86,7 +94,21 @@ GOOD: dict[str, dict[str, Any]] = {
         "duplicates": 15,
         "quarantined": 5,
     },
+    "coverage": {
+        "hour_start": NOON,
+        "recipient_account_id": "111111111111",
+        "aws_region": "eu-west-1",
+        "came": 40,
+        "expected": 40.0,
+        "silent_hours": 0,
+        "silent_bits": 0.0,
+        "status": "ok",
+    },
 }
+# Rows of everything, of a region in all accounts, of an account in all regions.
+EVERYTHING = {"recipient_account_id": "all", "aws_region": "all"}
+A_REGION, AN_ACCOUNT = {"recipient_account_id": "all"}, {"aws_region": "all"}
+SILENT = {"status": "silent", "came": 0}
 
 # {suite: {expectation: changes, each of which makes one of twenty good rows bad}}; None for an
 # empty table.
@@ -103,6 +125,11 @@ BAD: dict[str, dict[str, list[dict[str, Any] | None]]] = {
         "public_addresses_located": [{"geo_status": "not_found"}],
         "addresses_readable": [{"geo_status": "unparseable"}],
         "principals_known": [{"principal_kind": "unknown"}],
+        "top_level_keys_known": [
+            {"other_fields": '{{"aNewKey":1}}'},
+            {"other_fields": '{{"apiVersion":"1","aNewKey":null}}'},
+        ],
+        "places_recent": [{"geo_build": "GeoLite2-City@2019-12-24+GeoLite2-ASN@2026-06-01"}],
     },
     "baseline": {
         "some_rows": [None],
@@ -174,6 +201,14 @@ BAD: dict[str, dict[str, list[dict[str, Any] | None]]] = {
         "status_known": [{"status": None}, {"status": "lost"}],
         "files_readable": [{"status": "unreadable"}],
         "little_in_quarantine": [{"events": 0, "quarantined": 985}],
+        "few_copies": [{"records": 30_000, "events": 10, "duplicates": 29_990, "quarantined": 0}],
+    },
+    "coverage": {
+        "fresh": [{**EVERYTHING, "silent_hours": 25}],
+        "trail_speaks": [{**EVERYTHING, **SILENT}],
+        "accounts_speak": [SILENT, {**AN_ACCOUNT, **SILENT}],
+        "regions_speak": [{**A_REGION, **SILENT}],
+        "volume_as_usual": [{**AN_ACCOUNT, "status": "low", "came": 3}],
     },
 }
 # A share fails when more than some rows are bad.
@@ -182,6 +217,12 @@ HOW_MANY = {
     ("events", "addresses_readable"): 2,
     ("events", "principals_known"): 2,
     ("findings", "principals_known"): 5,
+}
+# Some look at sums alone, of which a case has one row.
+LOOKED_AT = {
+    ("coverage", "trail_speaks"): 1,
+    ("coverage", "regions_speak"): 1,
+    ("coverage", "volume_as_usual"): 1,
 }
 
 
@@ -208,8 +249,8 @@ def named(suite: str, expectation: str) -> Expectation:
 def failures(spark) -> dict[tuple[str, str, int], list[Verdict]]:
     """What fails for each (suite, expectation, number of the change) in BAD.
 
-    All tables of a suite are judged in one pass: stacked, each under a value of `aws_region`, with
-    every expectation scoped to that column.
+    All tables of a suite are judged in one pass: stacked, each under a value of a column that no
+    expectation of the suite reads, with every expectation scoped to that column.
     """
     found: dict[tuple[str, str, int], list[Verdict]] = {}
     for name, suite in SUITES.items():
@@ -220,17 +261,16 @@ def failures(spark) -> dict[tuple[str, str, int], list[Verdict]]:
             if change is not None
         }
         schema = TABLES[name].spark_schema()
-        if "aws_region" not in schema.names:
-            schema = schema.add("aws_region", "string")
+        by = "detector" if name == "coverage" else "aws_region"
+        if by not in schema.names:
+            schema = schema.add(by, "string")
         stacked = [
-            tuple({**row, "aws_region": case}.get(column) for column in schema.names)
+            tuple({**row, by: case}.get(column) for column in schema.names)
             for case, made in cases.items()
             for row in made
         ]
         scoped = suite.model_copy(
-            update={
-                "expectations": [e.model_copy(update={"scope": "aws_region"}) for e in suite.expectations]
-            }
+            update={"expectations": [e.model_copy(update={"scope": by}) for e in suite.expectations]}
         )
         measures = measure(spark.createDataFrame(stacked, schema), scoped)
         for case in cases:
@@ -272,13 +312,20 @@ def test_one_bad_row_fails_one_expectation(failures, suite, expectation, number)
     assert verdict.detail.endswith(declared.description)
     if declared.unit != "value":
         how_many = HOW_MANY.get((suite, expectation), 1)
-        assert (verdict.unexpected_count, verdict.element_count) == (how_many, 20)
+        looked_at = LOOKED_AT.get((suite, expectation), 20)
+        assert (verdict.unexpected_count, verdict.element_count) == (how_many, looked_at)
     assert gate([verdict]).held == (declared.severity == "critical")
 
 
 @pytest.mark.parametrize(
     ("suite", "empty_fails"),
-    [("events", ["some_events"]), ("baseline", ["some_rows"]), ("findings", []), ("ledger", [])],
+    [
+        ("events", ["some_events"]),
+        ("baseline", ["some_rows"]),
+        ("findings", []),
+        ("ledger", []),
+        ("coverage", []),
+    ],
 )
 def test_an_empty_table_warns_at_most(spark, suite: str, empty_fails: list[str]) -> None:
     verdicts = verdicts_on(spark, suite, [])

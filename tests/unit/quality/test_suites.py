@@ -31,7 +31,7 @@ def write(folder: Path, *entries: dict[str, Any], suite: str = "mine", name: str
 
 def test_the_suites_shipped_are_sound() -> None:
     suites = load_suites(CONF)
-    assert set(suites) == {"events", "baseline", "findings", "ledger"}
+    assert set(suites) == {"events", "baseline", "findings", "ledger", "coverage"}
     for suite in suites.values():
         for expectation in suite.expectations:
             assert len(expectation.description.split(".")) >= 2, "says what it means, what to do"

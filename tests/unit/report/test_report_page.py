@@ -197,6 +197,20 @@ def test_a_warehouse_with_hardly_any_table_gives_a_page(tmp_path: Path) -> None:
     assert not parsed.inside
 
 
+def test_what_fell_silent_is_told_before_all_else(tmp_path: Path) -> None:
+    hour = datetime(2026, 2, 28, 20, tzinfo=UTC)
+    silent = {
+        "event_date": hour.date(), "hour_start": hour, "recipient_account_id": "123456789012",
+        "aws_region": "eu<b>", "status": "silent", "silent_hours": 9, "silent_expected": 90.0,
+        "silent_bits": 30.0,
+    }  # fmt: skip
+    rows = {**organisation(2), tables.COVERAGE_HOURLY: [silent]}
+    text = html_of(material_of(write_tables(tmp_path, rows)))
+    told = "Quiet or blind: account 123456789012 in eu<b> for 9 hours, 90 events expected"
+    assert told in Parsed(text).words
+    assert "eu<b>" not in text
+
+
 def test_days_without_incidents_say_so(tmp_path: Path) -> None:
     parsed = Parsed(html_of(material_of(write_tables(tmp_path, organisation(0)))))
     assert "No incident on Saturday, 28 February 2026" in parsed.words
