@@ -309,7 +309,12 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "commands": sorted({row["command"] for row in attack}), "findings": len(found),
         "event_count": len(attack), "evidence_event_ids": [row["event_id"] for row in attack],
         "summary": found[0]["summary"], "quality": "ok", "alerted_at": scored, "run_id": RUN,
-        "state": "open",
+        "state": "open", "alert_revision": 0,
+    }  # fmt: skip
+    alert = {
+        "incident_id": INCIDENT, "revision": 0, "alerted_at": scored, "alerted_date": scored.date(),
+        "format": "slack", "payload": "{}", "created_at": scored, "run_id": RUN, "attempts": 2,
+        "last_attempt_at": scored, "delivered_at": scored, "status": "delivered",
     }  # fmt: skip
     calibration = {
         "as_of": JUDGED,
@@ -322,6 +327,7 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
     return {
         "anomalies": found,
         "incidents": [incident],
+        "outbox": [alert],
         "calibrations": [calibration],
         "dispositions": [{"disposition_id": "d1", "incident_id": INCIDENT, "state": "acknowledged", **said}],
         "change_windows": [window],

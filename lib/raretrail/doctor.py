@@ -27,7 +27,7 @@ from raretrail.errors import RaretrailError, UsageError
 from raretrail.geo import databases
 from raretrail.look import directory_of, local_path, tables_in
 from raretrail.settings import Settings, format_duration
-from raretrail.tables import RUNS, Table
+from raretrail.tables import OUTBOX, RUNS, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,6 +44,8 @@ _MANY_FILES = 10_000
 # A last good run older than this fails whatever `monitoring.stale_after` is.
 _LONG_AGO = timedelta(days=1)
 _RUNS_SHOWN = 200
+# An alert that waits longer than this went past several runs.
+_WAITS_LONG = timedelta(hours=1)
 _LOOKED_AT = 5000
 
 
@@ -250,7 +252,23 @@ def _settings(settings: Settings) -> list[Line]:
         if not value:
             todo = f"give --{name}, or set it in a settings file"
             lines.append(Line("settings", name, "warn", "none is named", todo))
-    return lines
+    return lines + _webhook(settings)
+
+
+def _webhook(settings: Settings) -> list[Line]:
+    """Where alerts go, if anywhere; nothing is posted."""
+    from raretrail.alerts.webhook import SECRET_VARIABLE, target_of
+
+    try:
+        target = target_of(settings.alerts.webhook)
+    except UsageError as error:
+        return [Line("settings", "webhook", "fail", str(error), "mend what is named")]
+    if target is None:
+        return []
+    seen = f"alerts go to {target.host} as {settings.alerts.webhook.format}"
+    if target.secret is None:
+        seen += f", not signed: {SECRET_VARIABLE} is not set"
+    return [Line("settings", "webhook", "ok", seen)]
 
 
 def _geo(settings: Settings, now: datetime) -> list[Line]:
@@ -471,14 +489,50 @@ def _clock_line(name: str, shown: str, other: str, apart: timedelta) -> Line:
 
 
 def _runs_in(opened: AbstractContextManager[Look], settings: Settings, now: datetime) -> list[Line]:
+    from raretrail.look import Condition
+    from raretrail.show.text import in_utc
+
     with opened as look:
         columns = ("run_id", "started_at", "finished_at", "status", "mode", "message", "held_scopes")
         rows = look.rows(RUNS, columns=columns, order=(("started_at", "desc"),), limit=_RUNS_SHOWN)
+        undelivered = look.rows(
+            OUTBOX,
+            Condition("status", "in", ["pending", "given_up"]),
+            columns=("status", "created_at", "last_attempt_at", "last_error"),
+        )
     for row in rows:
         for name in ("started_at", "finished_at"):
-            if row[name] and row[name].tzinfo is None:
-                row[name] = row[name].replace(tzinfo=UTC)
-    return runs_lines(rows, now, settings.monitoring.stale_after)
+            row[name] = row[name] and in_utc(row[name])
+    return [*runs_lines(rows, now, settings.monitoring.stale_after), *alerts_lines(undelivered, now)]
+
+
+def alerts_lines(undelivered: Sequence[dict[str, Any]], now: datetime) -> list[Line]:
+    """How alerts go out; rows are those of `outbox` that are not delivered. Nothing where all is well."""
+    from raretrail.show.text import in_utc
+
+    late = [
+        row
+        for row in undelivered
+        if row["status"] == "pending" and now - in_utc(row["created_at"]) > _WAITS_LONG
+    ]
+    lost = [
+        row
+        for row in undelivered
+        if row["status"] == "given_up" and now - in_utc(row["last_attempt_at"]) <= _LONG_AGO
+    ]
+    lines = []
+    if late:
+        oldest = min(in_utc(row["created_at"]) for row in late)
+        error = max(late, key=lambda row: (row["last_error"] is not None, row["created_at"]))["last_error"]
+        seen = f"{len(late)} wait to be delivered, the oldest for {_ago(now - oldest)}"
+        seen += f"; {error or 'not tried yet'}"
+        todo = "see last_error in outbox: mend the receiver or alerts.webhook; the next run sends them"
+        lines.append(Line("runs", "alerts", "warn", seen, todo))
+    if lost:
+        seen = f"{len(lost)} given up in the last day; {lost[-1]['last_error']}"
+        todo = "mend what it says; docs/alerts.md says how to send them after all"
+        lines.append(Line("runs", "alerts given up", "warn", seen, todo))
+    return lines
 
 
 def runs_lines(rows: Sequence[dict[str, Any]], now: datetime, stale_after: timedelta) -> list[Line]:
