@@ -114,8 +114,11 @@ def test_every_table_column_setting_detector_and_command_is_in_the_reference() -
 
 
 def test_a_setting_is_told_by_its_comment() -> None:
-    comments = manual._comments("a:\n  # above\n  b: 1\n  c: 2  # beside\n  d: 3\ne: null # top\n")
-    assert comments == {"a.b": "above", "a.c": "beside", "e": "top"}
+    comments = manual._comments(
+        "a:\n  # above\n  b: 1\n  c: 2  # beside\n  d: 3\n  f:  # inner\n    g: 1  # deep\n  h: 2 # back\n"
+        "e: null # top\n"
+    )
+    assert comments == {"a.b": "above", "a.c": "beside", "a.f.g": "deep", "a.h": "back", "e": "top"}
 
 
 def test_text_in_a_cell_is_no_markup() -> None:
