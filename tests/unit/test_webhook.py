@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from raretrail import cli
 from raretrail.alerts.webhook import (
     SECONDS_PER_RUN,
     SECRET_VARIABLE,
@@ -24,7 +27,7 @@ from raretrail.alerts.webhook import (
     signature,
     target_of,
 )
-from raretrail.errors import UsageError
+from raretrail.errors import EXIT_USAGE, UsageError
 from raretrail.settings import WebhookSettings
 from receiver import Receiver, receiver
 
@@ -288,3 +291,51 @@ def test_what_nothing_can_be_posted_to_is_refused(environment: pytest.MonkeyPatc
         target_of(WebhookSettings())
     assert str(refused.value).startswith(URL_VARIABLE)
     assert "token" not in str(refused.value)
+
+
+def _conf(tmp_path: Path, url: str) -> str:
+    file = tmp_path / "settings.yml"
+    file.write_text(json.dumps({"alerts": {"webhook": {"url": url, "timeout": "3s"}}}))
+    return str(file)
+
+
+def test_a_run_is_told_where_alerts_go(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import raretrail.stages.run as stage
+
+    told: list[Target | None] = []
+
+    def ended(*arguments: object, target: Target | None, **more: object) -> object:
+        told.append(target)
+        counts = {"alerts_sent": 1}
+        record = {"status": "done", "mode": "scheduled", "counts": counts, "seconds": {}, "run_id": "r"}
+        return SimpleNamespace(exit_code=0, messages=(), record=record)
+
+    environment.setattr(stage, "run", ended)
+    environment.setattr(cli, "_spark", lambda settings: nullcontext())
+    assert cli.main(["run", "--quiet", "--conf", _conf(tmp_path, "https://a.example.com/x")]) == 0
+    environment.setenv(SECRET_VARIABLE, SECRET.decode())
+    environment.setenv(URL_VARIABLE, "https://b.example.com/y")
+    assert cli.main(["run", "--quiet", "--conf", _conf(tmp_path, "https://a.example.com/x")]) == 0
+    assert told == [
+        Target("https://a.example.com/x", None, 3.0, 500),
+        Target("https://b.example.com/y", SECRET, 3.0, 500),
+    ]
+
+
+def test_a_url_nothing_can_be_posted_to_is_said_before_anything_starts(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv(URL_VARIABLE, f"ftp://example.com/{TOKEN}")
+    assert cli.main(["run", "--trail", "t", "--warehouse", "w"]) == EXIT_USAGE
+    told = capsys.readouterr()
+    assert URL_VARIABLE in told.err and TOKEN not in told.err + told.out
+
+
+@pytest.mark.parametrize("rest", [f"/{TOKEN}", f"?key={TOKEN}", f"#{TOKEN}", f":8443/x?{TOKEN}"])
+def test_printed_settings_keep_the_url_to_themselves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rest: str
+) -> None:
+    conf = _conf(tmp_path, f"https://hooks.example.com{rest}")
+    assert cli.main(["run", "--conf", conf, "--print-settings"]) == 0
+    out = capsys.readouterr().out
+    assert "hooks.example.com" in out and TOKEN not in out
