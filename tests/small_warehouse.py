@@ -394,7 +394,7 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "commands": sorted({row["command"] for row in attack}), "findings": len(found),
         "event_count": len(attack), "evidence_event_ids": [row["event_id"] for row in attack],
         "summary": found[0]["summary"], "quality": "ok", "alerted_at": scored, "run_id": RUN,
-        "state": "open", "verdict": "malicious", "verdict_by": "ana",
+        "state": "open", "alert_revision": 0, "verdict": "malicious", "verdict_by": "ana",
         "verdict_at": scored + timedelta(minutes=75), "access_key_ids": [KEY], "credentials": ["access key"],
         "key_created_at": datetime(FIRST.year, FIRST.month, FIRST.day, 9, tzinfo=UTC),
         "policies_seen": ["arn:aws:iam::aws:policy/ReadOnlyAccess"],
@@ -408,6 +408,11 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
             f"aws iam update-access-key --user-name farah.evans --access-key-id {KEY} --status Inactive",
         ],
     }  # fmt: skip
+    alert = {
+        "incident_id": INCIDENT, "revision": 0, "alerted_at": scored, "alerted_date": scored.date(),
+        "format": "slack", "payload": "{}", "created_at": scored, "run_id": RUN, "attempts": 2,
+        "last_attempt_at": scored, "delivered_at": scored, "status": "delivered",
+    }  # fmt: skip
     calibration = {
         "as_of": JUDGED,
         "settings_hash": _HASH,
@@ -419,6 +424,7 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
     return {
         "anomalies": found,
         "incidents": [incident],
+        "outbox": [alert],
         "calibrations": [calibration],
         "dispositions": [{"disposition_id": "d1", "incident_id": INCIDENT, "state": "acknowledged", **said}],
         "change_windows": [window],

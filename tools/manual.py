@@ -11,6 +11,7 @@ import itertools
 import re
 import typing
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from raretrail import cli, tables
 from raretrail.quality.suites import Expectation, load_suites
-from raretrail.settings import Detector, Settings, default_conf_dir, load_settings
+from raretrail.settings import Detector, Settings, default_conf_dir, format_duration, load_settings
 from raretrail.views import views
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -160,7 +161,7 @@ def _comments(text: str) -> dict[str, str]:
     """Dotted key → the comment beside it, or the comment lines above it."""
     found: dict[str, str] = {}
     above: list[str] = []
-    section = ""
+    sections: list[tuple[int, str]] = []  # those the line is in, each with its indent
     for line in text.splitlines():
         comment = re.match(r"\s*# ?(.*)", line)
         entry = re.match(r"( *)(\w+):\s*([^#]*?)\s*(?:#\s*(.*))?$", line)
@@ -169,12 +170,12 @@ def _comments(text: str) -> dict[str, str]:
             continue
         if entry:
             indent, name, value, beside = entry.groups()
-            if not indent and not value:
-                section = f"{name}."
-            else:
-                key = (section if indent else "") + name
-                if beside or above:
-                    found[key] = beside or " ".join(above)
+            sections = [(depth, section) for depth, section in sections if depth < len(indent)]
+            if not value:
+                sections.append((len(indent), name))
+            elif beside or above:
+                key = ".".join([section for _, section in sections] + [name])
+                found[key] = beside or " ".join(above)
         above = []
     return found
 
@@ -199,9 +200,13 @@ def _type_name(info: FieldInfo) -> str:
         plain = str(kind.__name__)
         return names.get(plain, plain)
 
-    least = [f"{sign} {getattr(m, attribute)}" for m in info.metadata for attribute, sign in _BOUNDS.items()
-             if getattr(m, attribute, None) is not None]  # fmt: skip
+    least = [f"{sign} {_bound(getattr(m, attribute))}" for m in info.metadata
+             for attribute, sign in _BOUNDS.items() if getattr(m, attribute, None) is not None]  # fmt: skip
     return ", ".join([name(info.annotation), *least])
+
+
+def _bound(value: object) -> object:
+    return format_duration(value) if isinstance(value, timedelta) else value
 
 
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

@@ -180,6 +180,16 @@ def _parser() -> argparse.ArgumentParser:
 
     add_commands(command, _add_look_options, _moment)
 
+    alert = command("alert", "show what is posted to the webhook of an incident, or post it now", _alert)
+    alert.add_argument("id", metavar="ID", help="incident_id, or the start of one")
+    _add_look_options(alert)
+    alert.add_argument(
+        "--format",
+        choices=("incident", "slack", "ecs", "ocsf"),
+        help="default: alerts.webhook.format",
+    )
+    alert.add_argument("--send", action="store_true", help="post it once, to try the webhook out")
+
     report = command("report", "write one self-contained HTML page about a warehouse", _report)
     _add_look_options(report)
     report.add_argument("--out", metavar="FILE.html", default="report.html", help="default: report.html")
@@ -288,6 +298,9 @@ def _run_command(arguments: argparse.Namespace) -> int:
     span = _span(arguments, now)
     if as_of > now + timedelta(hours=1):
         raise UsageError(f"--as-of {as_of:%Y-%m-%dT%H:%MZ} lies in the future")
+    from raretrail.alerts.webhook import target_of
+
+    target = target_of(settings.alerts.webhook)
     _need_spark()
     from raretrail import monitoring
     from raretrail.stages.run import run
@@ -299,7 +312,13 @@ def _run_command(arguments: argparse.Namespace) -> int:
     try:
         with _spark(settings) as spark, _progress(arguments.quiet, arguments.log) as progress:
             ended = run(
-                spark, settings, as_of=as_of, span=span, steps=STEPS[arguments.name], progress=progress
+                spark,
+                settings,
+                as_of=as_of,
+                span=span,
+                steps=STEPS[arguments.name],
+                progress=progress,
+                target=target,
             )
     except Exception as error:
         if metrics:
@@ -355,6 +374,8 @@ def _tell(record: dict[str, Any]) -> None:
         line += f"{count(counts['published'], 'finding')} in {count(counts['incidents'], 'incident')}"
         line += f", {counts['suppressed']:,} suppressed" if counts.get("suppressed") else ""
         print(line + (f", {counts['alerts']:,} alerted" if record["mode"] != "history" else ""))
+    if counts.get("alerts_sent"):
+        print(f"delivered {counts['alerts_sent']:,} alerts")
     total = sum(record["seconds"].values())
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record["seconds"].items())
     print(f"{record['status']} in {total:.0f} s ({spent}); run {record['run_id']}")
@@ -664,6 +685,34 @@ def _export(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _alert(arguments: argparse.Namespace) -> int:
+    from raretrail.alerts.payloads import gather, to_payloads
+    from raretrail.alerts.webhook import post, target_of
+    from raretrail.verdicts import the_incident
+
+    settings, _ = _settings(arguments)
+    webhook = settings.alerts.webhook
+    target = target_of(webhook)
+    if arguments.send and not target:
+        raise UsageError("no webhook: set alerts.webhook.url, or RARETRAIL_WEBHOOK_URL where it is a secret")
+    with _look(arguments) as look:
+        incident = the_incident(look, arguments.id)
+        findings, events = gather(look, [incident])
+    chosen = arguments.format or webhook.format
+    (text,) = to_payloads(chosen, [incident], findings, events, settings.detectors).values()
+    if not (arguments.send and target):
+        print(text)
+        return EXIT_DONE
+    now = datetime.now(UTC)
+    # Of no alert's own, so that a receiver takes the alert itself as well.
+    key = f"try:{incident['incident_id']}:{now:%Y%m%dT%H%M%SZ}"
+    answer = post(target, key, text.encode(), now, target.timeout)
+    if answer.error:
+        raise RaretrailError(f"alert to {target.host}: {answer.error}")
+    print(f"{target.host} took it; {'signed' if target.secret else 'not signed'}, Idempotency-Key {key}")
+    return EXIT_DONE
+
+
 # ----------------------------------------------------------------------------------------- helpers
 
 
@@ -757,9 +806,9 @@ def _print_settings(settings: Settings, sources: dict[str, str]) -> None:
                 yield prefix + key, value
 
     shown = settings.model_dump(mode="json", exclude={"detectors", "conf_dirs"})
-    url = settings.monitoring.heartbeat_url
-    if url:  # what follows the host may be a secret
-        shown["monitoring"]["heartbeat_url"] = re.sub(r"^(https?://)(?:[^/@]*@)?([^/]+).*", r"\1\2/...", url)
+    for section, name in ((shown["monitoring"], "heartbeat_url"), (shown["alerts"]["webhook"], "url")):
+        if section[name]:  # what follows the host may be a secret
+            section[name] = re.sub(r"^(https?://)(?:[^/@]*@)?([^/?#]+).*", r"\1\2/...", section[name])
     for key, value in walk(shown):
         print(f"{key}: {json.dumps(value)}  # {sources.get(key, 'built in')}")
     for detector in settings.detectors:

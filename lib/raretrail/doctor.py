@@ -28,7 +28,7 @@ from raretrail.geo import databases
 from raretrail.look import Condition, directory_of, local_path, tables_in
 from raretrail.settings import Settings, format_duration
 from raretrail.show.silences import in_words, outermost
-from raretrail.tables import COVERAGE_HOURLY, RUNS, Table
+from raretrail.tables import COVERAGE_HOURLY, OUTBOX, RUNS, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,6 +45,8 @@ _MANY_FILES = 10_000
 # A last good run older than this fails whatever `monitoring.stale_after` is.
 _LONG_AGO = timedelta(days=1)
 _RUNS_SHOWN = 200
+# An alert that waits longer than this went past several runs.
+_WAITS_LONG = timedelta(hours=1)
 _LOOKED_AT = 5000
 _LOOKED_BACK = timedelta(days=2)
 
@@ -252,7 +254,23 @@ def _settings(settings: Settings) -> list[Line]:
         if not value:
             todo = f"give --{name}, or set it in a settings file"
             lines.append(Line("settings", name, "warn", "none is named", todo))
-    return lines
+    return lines + _webhook(settings)
+
+
+def _webhook(settings: Settings) -> list[Line]:
+    """Where alerts go, if anywhere; nothing is posted."""
+    from raretrail.alerts.webhook import SECRET_VARIABLE, target_of
+
+    try:
+        target = target_of(settings.alerts.webhook)
+    except UsageError as error:
+        return [Line("settings", "webhook", "fail", str(error), "mend what is named")]
+    if target is None:
+        return []
+    seen = f"alerts go to {target.host} as {settings.alerts.webhook.format}"
+    if target.secret is None:
+        seen += f", not signed: {SECRET_VARIABLE} is not set"
+    return [Line("settings", "webhook", "ok", seen)]
 
 
 def _geo(settings: Settings, now: datetime) -> list[Line]:
@@ -473,15 +491,23 @@ def _clock_line(name: str, shown: str, other: str, apart: timedelta) -> Line:
 
 
 def _runs_in(opened: AbstractContextManager[Look], settings: Settings, now: datetime) -> list[Line]:
+    from raretrail.look import Condition
+    from raretrail.show.text import in_utc
+
     with opened as look:
         columns = ("run_id", "started_at", "finished_at", "status", "mode", "message", "held_scopes")
         rows = look.rows(RUNS, columns=columns, order=(("started_at", "desc"),), limit=_RUNS_SHOWN)
         silent = _silent(look, now)
+        undelivered = look.rows(
+            OUTBOX,
+            Condition("status", "in", ["pending", "given_up"]),
+            columns=("status", "created_at", "last_attempt_at", "last_error"),
+        )
     for row in rows:
         for name in ("started_at", "finished_at"):
-            if row[name] and row[name].tzinfo is None:
-                row[name] = row[name].replace(tzinfo=UTC)
-    return [*runs_lines(rows, now, settings.monitoring.stale_after), *silent]
+            row[name] = row[name] and in_utc(row[name])
+    lines = runs_lines(rows, now, settings.monitoring.stale_after)
+    return [*lines, *silent, *alerts_lines(undelivered, now)]
 
 
 def _silent(look: Look, now: datetime) -> list[Line]:
@@ -500,6 +526,35 @@ def _silent(look: Look, now: datetime) -> list[Line]:
         return [Line("runs", "coverage", "ok", f"nothing was silent at {hour:%Y-%m-%d %H:%M} UTC")]
     todo = "quiet or blind: the view coverage says when a log file and a digest last came"
     return [Line("runs", "coverage", "warn", f"silent: {in_words(silent)}", todo)]
+
+
+def alerts_lines(undelivered: Sequence[dict[str, Any]], now: datetime) -> list[Line]:
+    """How alerts go out; rows are those of `outbox` that are not delivered. Nothing where all is well."""
+    from raretrail.show.text import in_utc
+
+    late = [
+        row
+        for row in undelivered
+        if row["status"] == "pending" and now - in_utc(row["created_at"]) > _WAITS_LONG
+    ]
+    lost = [
+        row
+        for row in undelivered
+        if row["status"] == "given_up" and now - in_utc(row["last_attempt_at"]) <= _LONG_AGO
+    ]
+    lines = []
+    if late:
+        oldest = min(in_utc(row["created_at"]) for row in late)
+        error = max(late, key=lambda row: (row["last_error"] is not None, row["created_at"]))["last_error"]
+        seen = f"{len(late)} wait to be delivered, the oldest for {_ago(now - oldest)}"
+        seen += f"; {error or 'not tried yet'}"
+        todo = "see last_error in outbox: mend the receiver or alerts.webhook; the next run sends them"
+        lines.append(Line("runs", "alerts", "warn", seen, todo))
+    if lost:
+        seen = f"{len(lost)} given up in the last day; {lost[-1]['last_error']}"
+        todo = "mend what it says; docs/alerts.md says how to send them after all"
+        lines.append(Line("runs", "alerts given up", "warn", seen, todo))
+    return lines
 
 
 def runs_lines(rows: Sequence[dict[str, Any]], now: datetime, stale_after: timedelta) -> list[Line]:

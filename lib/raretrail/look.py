@@ -7,7 +7,7 @@ any other, or where it is asked for, by Spark.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,13 +113,33 @@ def open_duckdb(location: str, detectors: Sequence[Detector] | None = None) -> I
 
     detectors are those the views tell of; those of the default settings if not given.
     """
-    import duckdb
-
     folder = directory_of(location)
     names = tables_in(folder) if folder else []
     if folder is None or not names:
         reason = "holds no tables" if folder and folder.is_dir() else "is not there"
         raise UsageError(f"--warehouse {location}: {reason}; `raretrail run` makes and fills it")
+    with _duckdb() as connection:
+        yield DuckLook(connection, folder, names, _known(detectors))
+
+
+@contextmanager
+def open_rows(
+    rows: Mapping[Table, Sequence[Row]], detectors: Sequence[Detector] | None = None
+) -> Iterator[DuckLook]:
+    """Look into rows in hand as into a warehouse that holds them alone: tables not given are empty."""
+    import pyarrow as pa
+
+    with _duckdb() as connection:
+        look = DuckLook(connection, Path(), (), _known(detectors))
+        for table, some in rows.items():
+            connection.register(table.name, pa.Table.from_pylist(list(some), schema=table.arrow_schema()))
+        yield look
+
+
+@contextmanager
+def _duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
+    import duckdb
+
     # Nothing is fetched from anywhere, and variables of this program are no tables.
     connection = duckdb.connect(
         config={
@@ -129,7 +149,7 @@ def open_duckdb(location: str, detectors: Sequence[Detector] | None = None) -> I
     )
     try:
         connection.execute("SET TimeZone = 'UTC'")
-        yield DuckLook(connection, folder, names, _known(detectors))
+        yield connection
     finally:
         connection.close()
 

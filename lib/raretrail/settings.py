@@ -116,17 +116,31 @@ class ScoreSettings(Model):
     }
 
 
-class AlertSettings(Model):
-    """Which incidents a run alerts."""
-
-    min_score: Annotated[float, Field(ge=0, le=100)] = 50.0
-    max_per_run: Annotated[int, Field(ge=0)] = 100
-
-
 def _http_url(text: str) -> str:
     if not re.fullmatch(r"https?://[^/\s]+\S*", text):
         raise ValueError("is no http or https URL")
     return text
+
+
+class WebhookSettings(Model):
+    """Where and how alerts are delivered; decides no finding.
+
+    `url` may also come from the environment, as RARETRAIL_WEBHOOK_URL, where it is a secret. What signs the
+    requests comes from there alone: RARETRAIL_WEBHOOK_SECRET.
+    """
+
+    url: Annotated[str, AfterValidator(_http_url)] | None = None
+    format: Literal["incident", "slack", "ecs", "ocsf"] = "incident"
+    timeout: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=10)
+    max_attempts: Annotated[int, Field(ge=1)] = 500
+
+
+class AlertSettings(Model):
+    """Which incidents a run alerts, and whom."""
+
+    min_score: Annotated[float, Field(ge=0, le=100)] = 50.0
+    max_per_run: Annotated[int, Field(ge=0)] = 100
+    webhook: WebhookSettings = WebhookSettings()
 
 
 class MonitoringSettings(Model):
@@ -313,13 +327,10 @@ class Settings(Model):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of what decides results, the files of conf among it; where things lie and how Spark
-        runs is left out."""
-        tree = self.model_dump(
-            mode="json",
-            # Whose an account is decides nothing.
-            exclude={"trail", "warehouse", "spark", "monitoring", "accounts", "conf_dirs"},
-        )
+        """Hash of what decides results, the files of conf among it; where things lie, how Spark runs
+        and where alerts go is left out, and whose an account is."""
+        left_out = dict.fromkeys(("trail", "warehouse", "spark", "monitoring", "accounts", "conf_dirs"), True)
+        tree = self.model_dump(mode="json", exclude={**left_out, "alerts": {"webhook"}})
         for detector in tree["detectors"]:
             del detector["examples"]  # they decide nothing
         tree["files"] = {

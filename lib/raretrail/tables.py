@@ -1346,6 +1346,12 @@ INCIDENTS = Table(
         _c("quality", "string", "ok, or the expectations that warned", arrival=True),
         _c("alerted_at", "timestamp", "When it was alerted, if it was", arrival=True),
         _c(
+            "alert_revision",
+            "int",
+            "Revision of its latest alert that is to be delivered, from 0; empty where no webhook was set",
+            arrival=True,
+        ),
+        _c(
             "state",
             "string",
             "open, acknowledged or closed; a new finding after closing opens it again",
@@ -1365,6 +1371,43 @@ INCIDENTS = Table(
     ),
     key=("incident_id",),
     partition_by=("first_date",),
+)
+
+# ------------------------------------------------------------------------------------------- alerts
+
+ALERT_STATUSES: dict[str, str] = {
+    "pending": "not delivered yet; the next run tries",
+    "delivered": "a receiver answered that it has it",
+    "given_up": "refused for good, or tried too often",
+}
+
+OUTBOX = Table(
+    "outbox",
+    "One alert to be delivered to the webhook, and what became of it",
+    (
+        _c("incident_id", "string", "Incident"),
+        _c(
+            "revision",
+            "int",
+            "0 for its first alert; the next each time it is alerted again, having been closed",
+            arrival=True,
+        ),
+        _c("alerted_at", "timestamp", "When it was alerted", arrival=True),
+        _c("alerted_date", "date", "UTC day of that", arrival=True),
+        _c("format", "string", "Format of payload: incident, slack, ecs or ocsf"),
+        _c("payload", "string", "What is posted, JSON, as of when the row was written", arrival=True),
+        _c("created_at", "timestamp", "When the row was written", arrival=True),
+        _c("run_id", "string", "Run that wrote it", arrival=True),
+        _c("attempts", "int", "How often it was tried", arrival=True),
+        _c("last_attempt_at", "timestamp", "When it was last tried", arrival=True),
+        _c("last_error", "string", "What went wrong then; empty once delivered", arrival=True),
+        _c("delivered_at", "timestamp", "When it was delivered", arrival=True),
+        _c("status", "string", "One of: " + ", ".join(ALERT_STATUSES), arrival=True),
+    ),
+    key=("incident_id", "revision"),
+    partition_by=("alerted_date",),
+    stats=("incident_id", "revision", "status"),
+    retain_days=400,
 )
 
 # ----------------------------------------------------------------------------------------- verdicts
@@ -1504,7 +1547,7 @@ RUNS = Table(
         _c(
             "counts",
             "map<string,bigint>",
-            "files, records, events, duplicates, quarantined, findings, published, suppressed, incidents, alerts, ...",
+            "files, records, events, duplicates, quarantined, findings, published, suppressed, incidents, alerts, alerts_sent, ...",
         ),
         _c("seconds", "map<string,double>", "Seconds by stage"),
         _c(
@@ -1573,6 +1616,7 @@ ALL: tuple[Table, ...] = (
     STAGED_ANOMALIES,
     ANOMALIES,
     INCIDENTS,
+    OUTBOX,
     DISPOSITIONS,
     CHANGE_WINDOWS,
     CALIBRATIONS,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raretrail import cli, tables
+from raretrail import __version__, cli, tables
+from raretrail.alerts.webhook import Target, headers
 from raretrail.look import open_duckdb
 from raretrail.settings import load_settings
-from small_warehouse import make_small_warehouse
+from small_warehouse import INCIDENT, make_small_warehouse
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -22,7 +26,7 @@ import manual  # noqa: E402
 
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 # Those that look into a warehouse run; the others, which would start Spark or write, are parsed.
-LOOKS = ("sql", "incidents", "show", "suppressed", "export", "backtest")
+LOOKS = ("sql", "incidents", "show", "suppressed", "export", "backtest", "alert")
 
 
 def _blocks(*languages: str) -> Iterator[tuple[str, str]]:
@@ -88,7 +92,7 @@ def test_a_command_is_one(
         assert words[0] == "raretrail", f"{where}: not a command this test knows"
         arguments = words[1:]
         cli._parser().parse_args(arguments)
-        if arguments[0] in LOOKS and "spark" not in arguments:
+        if arguments[0] in LOOKS and not {"spark", "--send"} & set(arguments):
             arguments[arguments.index("--warehouse") + 1] = warehouse
             assert cli.main(arguments) == 0, where
             assert capsys.readouterr().out.strip(), f"{where}: nothing shown"
@@ -113,9 +117,53 @@ def test_every_table_column_setting_detector_and_command_is_in_the_reference() -
             assert option in ("-h", "--help", "--debug") or f"`{option}`" in section
 
 
+ALERTS = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("format", ["incident", "slack", "ecs", "ocsf"])
+def test_an_example_of_a_payload_is_what_is_posted(
+    format: str, warehouse: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shown,) = re.findall(rf"^### {format}\n.*?^```json\n(.*?)^```", ALERTS, re.MULTILINE | re.DOTALL)
+    assert cli.main(["alert", INCIDENT, "--warehouse", warehouse, "--format", format]) == 0
+    assert _but_for_cut_lists(json.loads(shown), json.loads(capsys.readouterr().out))
+
+
+def _but_for_cut_lists(shown: Any, posted: Any) -> bool:
+    if isinstance(shown, dict):
+        return shown.keys() == posted.keys() and all(_but_for_cut_lists(shown[k], posted[k]) for k in shown)
+    if isinstance(shown, list):
+        return len(shown) <= len(posted) and all(map(_but_for_cut_lists, shown, posted))
+    return bool(shown == posted or posted == __version__)
+
+
+def test_the_example_of_a_signature_is_one_and_is_verified_as_shown() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", ALERTS, re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 8
+    made: dict[str, Any] = {}
+    exec(code, made)
+    words = {name: re.findall(rf"^{name} +(\S+)$", ALERTS, re.MULTILINE)[0]
+             for name in ("secret", "timestamp", "body", "signature")}  # fmt: skip
+    secret, body = words["secret"].encode(), words["body"].encode()
+    at = datetime.fromtimestamp(int(words["timestamp"]), UTC)
+    posted = headers(Target("https://alerts.example.com", secret), "key", body, at)
+    assert posted["X-Raretrail-Signature"] == words["signature"]
+
+    def verified(secret: bytes = secret, body: bytes = body, seconds: int = 0, **more: str) -> bool:
+        return bool(made["is_ours"](secret, posted | more, body, now=at.timestamp() + seconds))
+
+    assert verified() and verified(seconds=299)
+    assert not verified(seconds=301) and not verified(seconds=-301)
+    assert not verified(secret=b"other") and not verified(body=body + b" ")
+    assert not verified(**{"X-Raretrail-Timestamp": str(int(words["timestamp"]) + 1)})
+
+
 def test_a_setting_is_told_by_its_comment() -> None:
-    comments = manual._comments("a:\n  # above\n  b: 1\n  c: 2  # beside\n  d: 3\ne: null # top\n")
-    assert comments == {"a.b": "above", "a.c": "beside", "e": "top"}
+    comments = manual._comments(
+        "a:\n  # above\n  b: 1\n  c: 2  # beside\n  d: 3\n  f:  # inner\n    g: 1  # deep\n  h: 2 # back\n"
+        "e: null # top\n"
+    )
+    assert comments == {"a.b": "above", "a.c": "beside", "a.f.g": "deep", "a.h": "back", "e": "top"}
 
 
 def test_text_in_a_cell_is_no_markup() -> None:

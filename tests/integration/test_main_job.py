@@ -23,6 +23,7 @@ from raretrail.tables import (
     EVENTS,
     INCIDENTS,
     INGEST_FILES,
+    OUTBOX,
     PRESENCE_DAILY,
     QUARANTINE,
     RUNS,
@@ -193,6 +194,8 @@ def test_a_scheduled_run_by_the_stored_snapshot_finds_the_same(
     assert (
         ended.record["counts"]["alerts"] == warehouse.read(INCIDENTS).where("alerted_at IS NOT NULL").count()
     )
+    assert not warehouse.exists(OUTBOX), "nothing is to be delivered where nothing says whereto"
+    assert warehouse.read(INCIDENTS).where("alert_revision IS NOT NULL").count() == 0
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from raretrail import doctor
 from raretrail.cli import GROUPS, main
 from raretrail.doctor import Line, examine, runs_lines
 from raretrail.settings import Settings, load_settings
-from raretrail.tables import COVERAGE_HOURLY, PLACES, RUNS, Table
+from raretrail.tables import COVERAGE_HOURLY, OUTBOX, PLACES, RUNS, Table
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -249,6 +249,55 @@ def test_what_fell_silent_is_told_by_the_latest_hour_judged(tmp_path: Path) -> N
         "warn",
         "silent: account 222233334444 for 7 hours, 420 events expected",
     )
+
+
+def an_alert(ago: timedelta, **fields: Any) -> dict[str, Any]:
+    alert = {"incident_id": f"{ago.seconds:x}", "revision": 0, "created_at": NOW - ago, "status": "pending"}
+    return {**alert, "last_attempt_at": NOW - ago, "last_error": "answered 503", **fields}
+
+
+@pytest.mark.parametrize(
+    ("rows", "seen_of"),
+    [
+        ([], {}),
+        ([an_alert(HOUR / 2), an_alert(HOUR * 9, status="delivered", last_error=None)], {}),
+        (
+            [an_alert(HOUR / 2), an_alert(3 * HOUR), an_alert(2 * HOUR, last_error=None)],
+            {"alerts": "2 wait to be delivered, the oldest for 3 h; answered 503"},
+        ),
+        (
+            [an_alert(2 * HOUR, last_error=None)],
+            {"alerts": "1 wait to be delivered, the oldest for 2 h; not tried yet"},
+        ),
+        (
+            [an_alert(2 * HOUR, status="given_up"), an_alert(30 * HOUR, status="given_up")],
+            {"alerts given up": "1 given up in the last day; answered 503"},
+        ),
+    ],
+)
+def test_alerts_that_nobody_took(tmp_path: Path, rows: list[dict[str, Any]], seen_of: dict[str, str]) -> None:
+    write(tmp_path, RUNS, [a_run(HOUR / 4)])
+    write(tmp_path, OUTBOX, rows)
+    lines = seen("runs", warehouse=str(tmp_path))
+    assert {name: line.seen for name, line in lines.items() if name.startswith("alerts")} == seen_of
+    assert all(lines[name].state == "warn" and lines[name].todo for name in seen_of)
+
+
+def test_where_alerts_go_is_said_by_its_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URL", "SECRET"):
+        monkeypatch.delenv(f"RARETRAIL_WEBHOOK_{name}", raising=False)
+    assert "webhook" not in seen("settings")
+    webhook = {"url": "https://hooks.example.com/T0KEN?key=T0KEN", "format": "slack"}
+    line = seen("settings", alerts={"webhook": webhook})["webhook"]
+    assert (line.state, line.seen) == (
+        "ok",
+        "alerts go to hooks.example.com as slack, not signed: RARETRAIL_WEBHOOK_SECRET is not set",
+    )
+    monkeypatch.setenv("RARETRAIL_WEBHOOK_SECRET", "planted-secret")
+    assert seen("settings", alerts={"webhook": webhook})["webhook"].seen.endswith(" as slack")
+    monkeypatch.setenv("RARETRAIL_WEBHOOK_URL", "ftp://T0KEN")
+    line = seen("settings", alerts={"webhook": webhook})["webhook"]
+    assert (line.state, "T0KEN" in line.seen) == ("fail", False)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,21 @@ def test_hash_is_the_same_wherever_trail_and_warehouse_lie() -> None:
     assert one.hash == other.hash
 
 
+def test_hash_is_the_same_wherever_alerts_go_and_moves_with_which_there_are() -> None:
+    usual, _ = load_settings()
+    webhook = {"url": "https://a.example.com", "format": "slack", "timeout": "3s", "max_attempts": 1}
+    assert load_settings(options={"alerts": {"webhook": webhook}})[0].hash == usual.hash
+    assert load_settings(options={"alerts": {"max_per_run": 1}})[0].hash != usual.hash
+
+
+@pytest.mark.parametrize(
+    "webhook", [{"timeout": "0s"}, {"max_attempts": 0}, {"format": "xml"}, {"url": "x"}, {"secret": "s"}]
+)
+def test_a_webhook_that_cannot_be_is_refused(webhook: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=f"alerts.webhook.{next(iter(webhook))}"):
+        load_settings(options={"alerts": {"webhook": webhook}})
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -83,7 +83,8 @@ def _chained(rows: DataFrame, keys: tuple[str, ...], gap: timedelta, name: str) 
 
 def to_incidents(findings: DataFrame) -> DataFrame:
     """One row an incident, of findings with incident_id: the columns of `tables.INCIDENTS` but those
-    of `to_incident_events`, score, severity, quality, alerted_at and run_id; and bucket_start, bucket_end.
+    of `to_incident_events`, score, severity, quality, alerted_at, alert_revision and run_id; and
+    bucket_start, bucket_end.
 
     Its bits are those of its most surprising actor: of the most surprising terms of the actor's findings,
     whichever finding has them; of the hour the least, since who begins late may end in an hour that is

@@ -74,6 +74,13 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     )
 
 
+def to_canonical_json(value: Any) -> str:
+    """JSON of which there is one text for each value: keys sorted, no spaces, ASCII; times as `to_json`,
+    null for a number that is none."""
+    plain = json.loads(to_json(value), parse_constant=lambda name: None)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
 def _plain_value(value: object) -> object:
     if isinstance(value, datetime):
         return stamp(value)

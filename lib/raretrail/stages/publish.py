@@ -50,13 +50,14 @@ def publish(
     now: datetime,
     *,
     alert: bool,
+    deliver: bool = False,
     rules: Sequence[Rule] = (),
 ) -> Published:
     """Merge what is not held. Findings of the window that no longer stand go, unless a scope is held.
 
     judged are the days judged so far, the window's among them. With alert, incidents at or above the
     least score that were not alerted before are, the highest first, up to the most a run may alert;
-    those that rules suppress or put in other hands are not.
+    those that rules suppress or put in other hands are not. With deliver they are marked for the outbox.
     """
     if gate.held_all:
         return Published(0, 0, 0, 0, 0)
@@ -110,7 +111,7 @@ def publish(
     scored = with_states(scored, to_incident_states(marked, rules))
     run_ids = chained.groupBy("incident_id").agg(F.max("run_id").alias("run_id"))
     scored = scored.join(run_ids, "incident_id")
-    counts = _publish_incidents(warehouse, settings, window, chained, scored, now, alert)
+    counts = _publish_incidents(warehouse, settings, window, chained, scored, now, alert, deliver)
     fate = marked.where(in_window & ~_held(gate)).agg(
         F.count(F.lit(1)).alias("findings"), F.count("suppressed_by").alias("suppressed")
     )
@@ -152,6 +153,7 @@ def _publish_incidents(
     incidents: DataFrame,
     now: datetime,
     alert: bool,
+    deliver: bool,
 ) -> Published:
     spark = warehouse.spark
     # Every answer beside them asks for them once more.
@@ -172,9 +174,9 @@ def _publish_incidents(
         return Published(0, 0, 0, 0, 0)
     start, end = span["start"].date(), span["end"].date() + timedelta(days=1)
     events = between(warehouse.read(EVENTS), start, end)
-    known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at")
-    own = incidents.join(to_incident_events(findings, events), "incident_id", "left")
-    rows = with_incident_evidence(warehouse, settings, own, findings, start, end).join(
+    known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at", "alert_revision")
+    rows = with_incident_evidence(warehouse, settings, incidents, findings, start, end)
+    rows = rows.join(to_incident_events(findings, events), "incident_id", "left").join(
         known, "incident_id", "left"
     )
     # An incident that was closed and is open again may be alerted once more.
@@ -184,6 +186,10 @@ def _publish_incidents(
     rows = rows.withColumn("due", due).withColumn("nth", nth)
     chosen = F.col("due") & (F.col("nth") <= settings.alerts.max_per_run)
     rows = rows.withColumn("alerted_at", F.when(chosen, F.lit(now)).otherwise(F.col("alerted_at")))
+    if deliver:
+        # Of the same commit as alerted_at, so that no alert is lost to a run that ends here.
+        revision = F.coalesce(F.col("alert_revision") + 1, F.lit(0))
+        rows = rows.withColumn("alert_revision", F.when(chosen, revision).otherwise(F.col("alert_revision")))
     warehouse.merge(INCIDENTS, rows)
     written = warehouse.read(INCIDENTS).join(
         F.broadcast(incidents.select("incident_id")), "incident_id", "left_semi"

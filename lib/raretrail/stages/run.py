@@ -14,11 +14,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from raretrail import __version__
+from raretrail.alerts.webhook import Target
 from raretrail.baseline.coverage import DELAY
 from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
 from raretrail.quality.gate import Gate
 from raretrail.settings import Settings, format_duration
+from raretrail.stages.alerts import send_alerts
 from raretrail.stages.baseline import (
     KnownUses,
     advance_baseline,
@@ -63,6 +65,7 @@ class Run:
     span: tuple[datetime, datetime] | None
     clock: Callable[[], datetime]
     progress: Progress
+    target: Target | None = None
     record: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
 
@@ -92,18 +95,20 @@ def run(
     steps: tuple[str, ...] = _STEPS,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = lambda text: None,
+    target: Target | None = None,
 ) -> Ended:
     """Do the stages over what is new as of `as_of`, or play [span) forward; record it in `runs`.
 
-    steps may name some of the stages only. Raises BusyError when another run holds the warehouse,
-    UsageError for what only the user can mend; any other failure is recorded and raised.
+    steps may name some of the stages only; target is where alerts are delivered, if anywhere. Raises
+    BusyError when another run holds the warehouse, UsageError for what only the user can mend; any other
+    failure is recorded and raised.
     """
     warehouse = Warehouse(spark, settings.require_warehouse())
     with warehouse.held():
         warehouse.require_known_version()
         started = clock()
         geo = open_geo(settings.geo)
-        this = Run(warehouse, settings, geo, as_of, span, clock, progress)
+        this = Run(warehouse, settings, geo, as_of, span, clock, progress, target)
         mode = "history" if span else "scheduled" if steps == _STEPS else "+".join(steps)
         this.record = {
             "run_id": f"{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",
@@ -168,6 +173,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
                 this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
                 _cover_quiet(this, window)
                 _lay_on(this, _read_said(this, earlier))
+                _send_alerts(this)
                 return
             if this.warehouse.exists(EVENTS):
                 this.record["input_versions"] |= input_versions(this.warehouse)
@@ -181,6 +187,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
         said = _read_said(this, earlier)
         _publish(this, _judged_days(earlier), said)
         _lay_on(this, said)
+        _send_alerts(this)
 
 
 def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
@@ -363,7 +370,15 @@ def _publish(this: Run, judged: set[date], said: Said) -> None:
         alert = record["mode"] != "history"
         days = judged.union(window.days)
         done = publish(
-            this.warehouse, this.settings, window, days, gate, this.now, alert=alert, rules=said.rules
+            this.warehouse,
+            this.settings,
+            window,
+            days,
+            gate,
+            this.now,
+            alert=alert,
+            deliver=this.target is not None,
+            rules=said.rules,
         )
     record["counts"] |= {
         "published": done.findings,
@@ -380,6 +395,22 @@ def _publish(this: Run, judged: set[date], said: Said) -> None:
     this.messages += gate.warnings
     if gate.held:
         _hold(this, gate)
+
+
+def _send_alerts(this: Run) -> None:
+    """Post what earlier runs and this one alerted; history alerts nobody."""
+    record = this.record
+    if this.target is None or this.span:
+        return
+    with this.stage("alerts"):
+        since = record["window_from"].date()
+        sent = send_alerts(this.warehouse, this.settings, this.target, since, record["run_id"], this.clock())
+    record["counts"] |= {
+        "alerts_sent": sent.sent,
+        "alerts_pending": sent.pending,
+        "alerts_given_up": sent.given_up,
+    }
+    this.messages += sent.messages
 
 
 def _hold(this: Run, gate: Gate) -> None:
