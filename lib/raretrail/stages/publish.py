@@ -156,8 +156,6 @@ def _publish_incidents(
     deliver: bool,
 ) -> Published:
     spark = warehouse.spark
-    # Every answer beside them asks for them once more.
-    incidents = warehouse.stage("incidents", incidents)
     # Incidents that lost all their findings, to another incident or to a revision.
     since = window.days[0] - timedelta(days=2 * _CHAIN_DAYS)
     gone = (
@@ -175,10 +173,12 @@ def _publish_incidents(
     start, end = span["start"].date(), span["end"].date() + timedelta(days=1)
     events = between(warehouse.read(EVENTS), start, end)
     known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at", "alert_revision")
-    rows = with_incident_evidence(warehouse, settings, incidents, findings, start, end)
-    rows = rows.join(to_incident_events(findings, events), "incident_id", "left").join(
-        known, "incident_id", "left"
+    # Every answer beside them asks for them once more.
+    incidents = warehouse.stage(
+        "incidents", incidents.join(to_incident_events(findings, events), "incident_id", "left")
     )
+    rows = with_incident_evidence(warehouse, settings, incidents, findings, start, end)
+    rows = rows.join(known, "incident_id", "left")
     # An incident that was closed and is open again may be alerted once more.
     told = F.coalesce(F.col("alerted_at") >= F.coalesce("closed_at", "alerted_at"), F.lit(False))
     due = ~told & _speaks(settings) & F.lit(alert)
