@@ -168,19 +168,20 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
                 "window_to": window.end,
                 "late_buckets": sorted(window.late),
             }
-            if steps == _STEPS and _is_quiet(this, window):
-                # Nothing came and nothing happened: there is nothing to judge, check or publish.
-                this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
-                _cover_quiet(this, window)
-                _lay_on(this, _read_said(this, earlier))
-                _send_alerts(this)
-                return
-            if this.warehouse.exists(EVENTS):
+            quiet = steps == _STEPS and _is_quiet(this, window)
+            if not quiet and this.warehouse.exists(EVENTS):
                 this.record["input_versions"] |= input_versions(this.warehouse)
                 found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses)
                 this.record["counts"]["findings"] = found
             if "publish" not in steps:
                 this.record["status"] = "staged"
+        if quiet:
+            # Nothing came and nothing happened: there is nothing to judge, check or publish.
+            this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
+            _cover_quiet(this, window)
+            _lay_on(this, _read_said(this, earlier))
+            _send_alerts(this)
+            return
     if "publish" in steps and this.warehouse.exists(EVENTS):
         if "score" not in steps:
             _take_up_staged(this, earlier)
