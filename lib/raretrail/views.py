@@ -384,11 +384,8 @@ LEFT JOIN found f ON f.address = o.address AND f.valid_from = o.valid_from""",
     "ORDER BY findings DESC, valid_from DESC LIMIT 10",
 )
 
-# A role's sessions are peers of one another; users are those of their account.
-_PEERS = (
-    "CASE WHEN {p} LIKE '%:assumed-role/%' THEN regexp_extract({p}, '^.*:assumed-role/[^/]+', 0) "
-    "ELSE {a} || ' ' || {k} END"
-)
+# A person is named by role and session: those of one role are peers, all others those of their kind and account.
+_PEERS = "CASE WHEN {k} = 'person' THEN regexp_extract({p}, '^(.*)/[^/]+$', 1) ELSE {a} || ' ' || {k} END"
 
 INCIDENT_EVIDENCE = View(
     "incident_evidence",
@@ -402,7 +399,7 @@ INCIDENT_EVIDENCE = View(
         _c(
             "peers",
             "bigint",
-            "Others of the same role, or users of the same account, active in the last 90 days",
+            "Others of a person's role, else of the same kind and account, active in the last 90 days",
         ),
         _c("peers_with_command", "bigint", "Of these, with that command"),
         _c("commands_90", "bigint", "Distinct commands they used in the last 90 days"),
