@@ -996,6 +996,11 @@ _TERMS: tuple[Column, ...] = (
     _c("jump_km", "double", "Kilometres of the jump this address was an end of"),
     _c("jump_seconds", "bigint", "Seconds it took"),
     _c("jump_place", "string", "Its other end"),
+    _c(
+        "jump_least_km_per_hour",
+        "double",
+        "Speed it takes where both places are as near as their accuracy radii allow",
+    ),
     _c("sensitivity", "int", "0-4: what the command can do (conf/sensitivity.yml)"),
     _c("place_given_command_bits", "double", "Evidence: surprise of the place, given the command"),
     _c("command_given_place_bits", "double", "Evidence: surprise of the command, given the place"),

@@ -407,14 +407,18 @@ INCIDENT_EVIDENCE = View(
         _c("earlier_count", "bigint", "Findings of its actors in the 48 hours before, in other incidents"),
         _c("later_count", "bigint", "In the 48 hours after"),
         _c("change_windows", "bigint", "Change windows within a day of it that name nobody else"),
-        _c("jump_km_per_hour", "double", "Speed its fastest change of place would take"),
+        _c(
+            "jump_least_km_per_hour",
+            "double",
+            "Speed its fastest change of place takes at least, the accuracy radii allowed for",
+        ),
         _c("response_steps", "array<string>", "AWS CLI commands that stop it: text, never run"),
     ),
     f"""
 WITH top AS (
   SELECT incident_id, max_by(command, bits) AS command, max_by(principal_command_days, bits) AS own_days,
          max_by(recipient_account_id, bits) AS recipient_account_id, max_by(principal_kind, bits) AS principal_kind,
-         max(CASE WHEN jump_bits > 0 THEN jump_km * 3600 / greatest(jump_seconds, 1) END) AS jump_km_per_hour
+         max(CASE WHEN jump_bits > 0 THEN jump_least_km_per_hour END) AS jump_least_km_per_hour
   FROM anomalies GROUP BY incident_id
 ),
 active AS (
@@ -454,7 +458,7 @@ planned AS (
 SELECT i.incident_id, i.score, i.principal, t.command, t.own_days, coalesce(p.peers, 0) AS peers,
        coalesce(p.peers_with_command, 0) AS peers_with_command, coalesce(u.commands_90, 0) AS commands_90,
        i.policies_seen, coalesce(i.earlier_count, 0) AS earlier_count, coalesce(l.later_count, 0) AS later_count,
-       coalesce(w.change_windows, 0) AS change_windows, t.jump_km_per_hour, i.response_steps
+       coalesce(w.change_windows, 0) AS change_windows, t.jump_least_km_per_hour, i.response_steps
 FROM incidents i
 LEFT JOIN top t ON t.incident_id = i.incident_id
 LEFT JOIN peers p ON p.incident_id = i.incident_id

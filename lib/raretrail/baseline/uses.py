@@ -101,13 +101,14 @@ def to_uses(presence: DataFrame, agents: DataFrame, hours: DataFrame, jumps: Dat
 
 
 def to_jumps(moves: DataFrame, places: DataFrame) -> DataFrame:
-    """Moves nobody can make: `moves_daily` plus jump_km and from_place, of those faster than 800 km/h.
+    """Moves nobody can make, those faster than 800 km/h: `moves_daily` plus place, place_name, from_place,
+    from_place_name, jump_km and radius_km, the kilometres both accuracy radii allow for.
 
     places holds one row an address. Only between cities more than 100 km apart: nearer ones are one
     place to a careless map.
     """
     there = places.where("geo_status = 'city' AND latitude IS NOT NULL AND longitude IS NOT NULL").select(
-        "source_ip_address", "place", "place_name", "latitude", "longitude"
+        "source_ip_address", "place", "place_name", "latitude", "longitude", "accuracy_radius"
     )
     here = there.withColumnsRenamed(
         {
@@ -116,8 +117,10 @@ def to_jumps(moves: DataFrame, places: DataFrame) -> DataFrame:
             "place_name": "from_place_name",
             "latitude": "from_latitude",
             "longitude": "from_longitude",
+            "accuracy_radius": "from_radius",
         }
     )
+    radii = F.coalesce("from_radius", F.lit(0)) + F.coalesce("accuracy_radius", F.lit(0))
     km = F.round(
         haversine_km_column(*map(F.col, ("from_latitude", "from_longitude", "latitude", "longitude"))), 1
     )
@@ -128,7 +131,10 @@ def to_jumps(moves: DataFrame, places: DataFrame) -> DataFrame:
         .where("place <> from_place")
         .withColumn("jump_km", km)
         .where((F.col("jump_km") > JUMP_KM) & (F.col("jump_km") / hours > JUMP_KM_PER_HOUR))
-        .select(*moves.columns, "place", "place_name", "from_place", "from_place_name", "jump_km")
+        .withColumn("radius_km", radii.cast("double"))
+        .select(
+            *moves.columns, "place", "place_name", "from_place", "from_place_name", "jump_km", "radius_km"
+        )
     )
 
 

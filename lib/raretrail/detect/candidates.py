@@ -102,11 +102,21 @@ def to_lookup(surprises: DataFrame) -> DataFrame:
 
 
 def to_jump_ends(jumps: DataFrame) -> DataFrame:
-    """(as_of, actor, source_ip_address, jump_km, jump_seconds, jump_place): both ends of the jumps of
-    `uses.to_jumps`, each with the farthest other end."""
+    """(as_of, actor, source_ip_address, jump_km, jump_seconds, jump_place, jump_least_km_per_hour): both ends
+    of the jumps of `uses.to_jumps`, each with the farthest other end.
+
+    jump_least_km_per_hour is the speed it takes where both places are as near to one another as their
+    accuracy radii allow.
+    """
     day = F.unix_date("event_date").alias("as_of")
     here = jumps.select(
-        day, "actor", "source_ip_address", "jump_km", "seconds", F.col("from_place_name").alias("other")
+        day,
+        "actor",
+        "source_ip_address",
+        "jump_km",
+        "seconds",
+        F.col("from_place_name").alias("other"),
+        "radius_km",
     )
     there = jumps.select(
         day,
@@ -115,8 +125,11 @@ def to_jump_ends(jumps: DataFrame) -> DataFrame:
         "jump_km",
         "seconds",
         F.col("place_name").alias("other"),
+        "radius_km",
     )
-    farthest = F.max(F.struct("jump_km", (-F.col("seconds")).alias("quick"), "other"))
+    farthest = F.max(F.struct("jump_km", (-F.col("seconds")).alias("quick"), "other", "radius_km"))
+    least_km = F.greatest(F.col("jump.jump_km") - F.col("jump.radius_km"), F.lit(0.0))
+    hours = F.greatest(-F.col("jump.quick"), F.lit(60)) / 3600
     return (
         here.unionByName(there)
         .groupBy("as_of", "actor", "source_ip_address")
@@ -128,6 +141,7 @@ def to_jump_ends(jumps: DataFrame) -> DataFrame:
             F.col("jump.jump_km").alias("jump_km"),
             (-F.col("jump.quick")).alias("jump_seconds"),
             F.col("jump.other").alias("jump_place"),
+            F.round(least_km / hours, 1).alias("jump_least_km_per_hour"),
         )
     )
 
