@@ -389,7 +389,7 @@ def _maintain(arguments: argparse.Namespace) -> int:
     with _spark(settings) as spark, _progress(arguments.quiet) as progress:
         warehouse = Warehouse(spark, location)
         warehouse.require_known_version()
-        done = maintain(warehouse, datetime.now(UTC), progress=progress)
+        done = maintain(warehouse, datetime.now(UTC), retention=settings.retention, progress=progress)
     for one in done:
         if one.expired or one.files_removed:
             print(
