@@ -128,7 +128,8 @@ def settings_page() -> str:
         "```sh\nraretrail run --print-settings\n```\n\n"
         + _grid(["setting", "type", "default", "what it does"], rows)
         + "\nA duration is a number and s, m, h or d. The hash of the settings that decide results is in "
-        "every finding as `settings_hash`; where things lie and how Spark runs are left out of it.\n"
+        "every finding as `settings_hash`; where things lie, how Spark runs and how long rows are kept are "
+        "left out of it.\n"
         + "".join(
             f"\n## {path.name}\n\n```yaml\n{_opening(path)}\n```\n"
             for path in sorted(default_conf_dir().glob("*.yml"))

@@ -410,7 +410,9 @@ def _maintain(arguments: argparse.Namespace) -> int:
     from raretrail.warehouse import Warehouse
 
     with _spark(settings) as spark, _progress(arguments.quiet) as progress:
-        done = maintain(Warehouse(spark, location), datetime.now(UTC), progress=progress)
+        warehouse = Warehouse(spark, location)
+        warehouse.require_known_version()
+        done = maintain(warehouse, datetime.now(UTC), retention=settings.retention, progress=progress)
     for one in done:
         if one.expired or one.files_removed:
             print(
@@ -598,6 +600,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         warehouse = Warehouse(spark, location)
         if not warehouse.directory and not arguments.scratch:
             raise UsageError("--scratch: name a directory, URI or schema the cluster can write to")
+        warehouse.require_known_version()
         done = replay(warehouse, settings, arguments.id, arguments.scratch or folder)
     if arguments.format == "json":
         print(to_json(asdict(done) | {"same": done.same}, indent=2))
@@ -729,7 +732,9 @@ def _look(arguments: argparse.Namespace) -> Iterator[Look]:
     from raretrail.warehouse import Warehouse
 
     with _spark(settings) as spark:
-        yield SparkLook(Warehouse(spark, location), settings.detectors)
+        warehouse = Warehouse(spark, location)
+        warehouse.require_known_version()
+        yield SparkLook(warehouse, settings.detectors)
 
 
 @contextmanager

@@ -111,13 +111,15 @@ def engine_for(location: str, wanted: Engine | None = None) -> Engine:
 def open_duckdb(location: str, detectors: Sequence[Detector] | None = None) -> Iterator[DuckLook]:
     """Look into a directory of this machine with DuckDB. UsageError if it holds no table.
 
-    detectors are those the views tell of; those of the default settings if not given.
+    detectors are those the views tell of; those of the default settings if not given. UsageError, too,
+    for a warehouse of a later version.
     """
     folder = directory_of(location)
     names = tables_in(folder) if folder else []
     if folder is None or not names:
         reason = "holds no tables" if folder and folder.is_dir() else "is not there"
         raise UsageError(f"--warehouse {location}: {reason}; `raretrail run` makes and fills it")
+    require_known_version(location, _version_in(folder))
     with _duckdb() as connection:
         yield DuckLook(connection, folder, names, _known(detectors))
 
@@ -152,6 +154,27 @@ def _duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
     finally:
         connection.close()
+
+
+def require_known_version(location: str, found: str) -> None:
+    """Refuse a warehouse whose tables are of a later version than this program's: UsageError."""
+    if not found.isdecimal() or int(found) > tables.SCHEMA_VERSION:
+        raise UsageError(
+            f"--warehouse {location}: was written by a later raretrail (tables of version {found}, "
+            f"this program knows {tables.SCHEMA_VERSION}); install that version or name another warehouse"
+        )
+
+
+def _version_in(folder: Path) -> str:
+    """The version of the tables in a directory; '1' where they do not say."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        properties = DeltaTable(str(folder / tables.RUNS.name)).metadata().configuration
+    except DeltaError:  # not there yet, or not to be read: reading it says so
+        return "1"
+    return str(properties.get(tables.VERSION_PROPERTY, "1"))
 
 
 def tables_in(folder: Path) -> list[str]:

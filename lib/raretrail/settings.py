@@ -317,7 +317,33 @@ class Settings(Model):
     detectors: list[Detector] = []
     networks: list[KnownNetwork] = []
     accounts: list[Account] = []
+    retention: dict[str, Annotated[int, Field(ge=1)]] = {}
     conf_dirs: list[str] = []
+
+    @field_validator("retention")
+    @classmethod
+    def _of_tables(cls, retention: dict[str, int]) -> dict[str, int]:
+        from raretrail.tables import ALL, LEAST_DAYS
+
+        dated = {t.name for t in ALL if t.partition_by and not t.name.startswith("staged_")}
+        for name, days in retention.items():
+            if name not in dated:
+                raise ValueError(f"{name!r} is none of the tables with days: {', '.join(sorted(dated))}")
+            least = LEAST_DAYS.get(name, 1)
+            if days < least:
+                raise ValueError(f"{name} must be kept {least} days at least, which later runs look back to")
+        return retention
+
+    @model_validator(mode="after")
+    def _keeps_what_is_read_again(self) -> Settings:
+        for name in ("events", "ingest_files"):
+            days = self.retention.get(name)
+            if days is not None and timedelta(days=days) < self.ingest.history:
+                raise ValueError(
+                    f"retention.{name} of {days} days is less than ingest.history "
+                    f"({format_duration(self.ingest.history)}): files would be taken in again"
+                )
+        return self
 
     def require_warehouse(self) -> str:
         """Where the warehouse is; UsageError where nothing says so."""
@@ -327,9 +353,10 @@ class Settings(Model):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of what decides results, the files of conf among it; where things lie, how Spark runs
-        and where alerts go is left out, and whose an account is."""
-        left_out = dict.fromkeys(("trail", "warehouse", "spark", "monitoring", "accounts", "conf_dirs"), True)
+        """Hash of what decides results, the files of conf among it; where things lie, how Spark runs,
+        where alerts go, whose an account is and how long rows are kept is left out."""
+        aside = ("trail", "warehouse", "spark", "monitoring", "accounts", "retention", "conf_dirs")
+        left_out = dict.fromkeys(aside, True)
         tree = self.model_dump(mode="json", exclude={**left_out, "alerts": {"webhook"}})
         for detector in tree["detectors"]:
             del detector["examples"]  # they decide nothing

@@ -1600,6 +1600,17 @@ DATA_QUALITY = Table(
     key=("run_id", "suite", "expectation", "scope_value"),
 )
 
+# The least days a setting may keep a table: what judging, chaining incidents and telling copies look back
+# to, so that no finding depends on the setting. All others may be kept for a day.
+LEAST_DAYS: dict[str, int] = {
+    EVENTS.name: 90,
+    INGEST_FILES.name: 90,
+    **{table.name: 181 for table in (*FACTS, FIRST_USES, WITHHELD)},
+    **{table.name: 8 for table in BASELINES},
+    ANOMALIES.name: 90,
+    INCIDENTS.name: 90,
+}
+
 # The layout of all tables together. A warehouse carries it; a program refuses one that is newer than it.
 SCHEMA_VERSION = 1
 VERSION_PROPERTY = "raretrail.schema_version"

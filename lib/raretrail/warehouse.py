@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from raretrail import tables
 from raretrail.errors import BusyError, UsageError
 from raretrail.look import local_path as local_path
+from raretrail.look import require_known_version
 from raretrail.tables import Table
 from raretrail.views import View
 
@@ -106,11 +107,7 @@ class Warehouse:
             return
         shown = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(tables.RUNS)}").collect()
         found = {row["key"]: row["value"] for row in shown}.get(tables.VERSION_PROPERTY, "1")
-        if not found.isdecimal() or int(found) > tables.SCHEMA_VERSION:
-            raise UsageError(
-                f"--warehouse {self.location}: was written by a later raretrail (tables of version {found}, "
-                f"this program knows {tables.SCHEMA_VERSION}); install that version or name another warehouse"
-            )
+        require_known_version(self.location, found)
 
     def _add_columns(self, table: Table) -> None:
         """Tables made by an earlier version lack columns declared since."""

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from raretrail.errors import BusyError
 from raretrail.stages.maintain import _LISTING, SCRATCH, maintain
 from raretrail.tables import BASELINE_DIMENSION, BASELINE_VALUE, PLACES
-from raretrail.warehouse import Warehouse
+from raretrail.warehouse import Warehouse, with_all_columns
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -53,6 +53,16 @@ def test_old_days_go_small_files_are_joined_and_nothing_else_changes(
     assert len(DeltaTable(str(tmp_path / BASELINE_DIMENSION.name)).file_uris()) == 5
     again = {one.table: one for one in maintain(warehouse, NOW)}
     assert again[BASELINE_DIMENSION.name].expired == again[BASELINE_DIMENSION.name].files_removed == 0
+
+
+def test_a_setting_says_how_long_a_table_is_kept(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = Warehouse(spark, str(tmp_path))
+    for age in (1, 10, 11):
+        day = F.lit(NOW.date() - timedelta(days=age)).alias("as_of")
+        warehouse.append(BASELINE_DIMENSION, with_all_columns(spark.range(1).select(day), BASELINE_DIMENSION))
+    (done,) = maintain(warehouse, NOW, retention={BASELINE_DIMENSION.name: 10})
+    assert done.expired == 1
+    assert days_of(warehouse) == sorted(NOW.date() - timedelta(days=age) for age in (1, 10))
 
 
 def test_scratch_of_old_runs_is_vacuumed_and_listed_with_few_tasks(

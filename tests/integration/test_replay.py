@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 from test_main_job import AMSTERDAM, BILBAO, _deliver, _record
 from test_poison import BREACH, FIRST, _noon
 
-from raretrail.errors import RaretrailError, UsageError
+from raretrail.errors import EXIT_DONE, EXIT_FAILED, RaretrailError, UsageError
 from raretrail.settings import load_settings
 from raretrail.show.replayed import replayed_text
 from raretrail.show.text import Screen
@@ -20,6 +24,21 @@ from raretrail.tables import ANOMALIES, BASELINE_IDENTITY_VALUE, EVENTS
 from raretrail.warehouse import Warehouse
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+
+def _as_json(anomaly_id: str, where: str, exit_code: int = EXIT_DONE) -> dict[str, Any]:
+    """What `raretrail replay --format json` says, from a process of its own."""
+    command = ["replay", anomaly_id, "--warehouse", where, "--format", "json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "raretrail", *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
 
 
 def test_a_finding_is_replayed_bit_for_bit_until_its_input_is_vacuumed(
@@ -52,6 +71,13 @@ def test_a_finding_is_replayed_bit_for_bit_until_its_input_is_vacuumed(
     assert f"the same in all {done.columns} columns" in text
     assert first.run_id in text
 
+    told = _as_json(first.anomaly_id, where)
+    assert told["same"] is True and told["found"] is True
+    assert (told["differing"], told["columns"]) == ([], done.columns)
+    assert told["finding"]["anomaly_id"] == first.anomaly_id
+    assert told["finding"]["bits"] == first.bits
+    assert told["run"]["input_versions"] == done.run["input_versions"]
+
     with pytest.raises(UsageError, match="no finding has this"):
         replay(warehouse, settings, "nobody", str(tmp_path / "scratch"))
     other, _ = load_settings(None, {"trail": [str(trail)], "warehouse": where, "score": {"lookback": "9h"}})
@@ -66,6 +92,9 @@ def test_a_finding_is_replayed_bit_for_bit_until_its_input_is_vacuumed(
     assert not changed.same
     assert changed.differing[0] == ("bits", 99.0, first.bits)
     assert "differs in" in replayed_text(changed, Screen())
+    told = _as_json(first.anomaly_id, where, exit_code=EXIT_FAILED)
+    assert told["same"] is False
+    assert told["differing"] == [["bits", 99.0, first.bits]]
 
     spark.sql(f"DELETE FROM {warehouse.name(EVENTS)} WHERE event_date = DATE'{BREACH}'").collect()
     spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")

@@ -68,3 +68,21 @@ def test_examples_of_a_detector_leave_the_hash_as_it_is() -> None:
 
     assert changed(examples=None) == settings.hash
     assert changed(enabled=False) != settings.hash
+
+
+def test_retention_moves_no_hash_and_is_of_tables_with_days(tmp_path: Path) -> None:
+    usual, _ = load_settings()
+    kept, _ = load_settings(conf=str(folder(tmp_path, settings_yml="retention: {quarantine: 30}\n")))
+    assert kept.retention == {"quarantine": 30}
+    assert kept.hash == usual.hash
+    for retention, why in (
+        ({"nosuch": 30}, "'nosuch' is none of the tables with days"),
+        ({"runs": 30}, "'runs' is none"),
+        ({"quarantine": 0}, "greater than or equal to 1"),
+        ({"presence_daily": 100}, "181 days at least"),
+        ({"events": 30}, "90 days at least"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            load_settings(options={"retention": retention})
+    with pytest.raises(UsageError, match=r"less than ingest.history \(200d\)"):
+        load_settings(options={"retention": {"events": 120}, "ingest": {"history": "200d"}})

@@ -22,7 +22,9 @@ def test_a_warehouse_of_a_later_version_is_refused_and_an_earlier_one_is_not(
     warehouse.create(tables.RUNS)
     warehouse.require_known_version()
     name = warehouse.name(tables.RUNS)
-    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('{tables.VERSION_PROPERTY}' = '2')")
+    spark.sql(
+        f"ALTER TABLE {name} SET TBLPROPERTIES ('{tables.VERSION_PROPERTY}' = '{tables.SCHEMA_VERSION + 1}')"
+    )
     with pytest.raises(UsageError, match="later raretrail"):
         warehouse.require_known_version()
     spark.sql(f"ALTER TABLE {name} UNSET TBLPROPERTIES ('{tables.VERSION_PROPERTY}')")

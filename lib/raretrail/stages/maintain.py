@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -49,11 +49,13 @@ def maintain(
     now: datetime,
     *,
     chosen: Sequence[Table] = tables.ALL,
+    retention: Mapping[str, int] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Maintained]:
     """Expire, compact and vacuum every table there is; what was done to each.
 
-    Rows go when their partition's day lies more than `retain_days` before now. Tables are taken one
+    Rows go when their partition's day lies more days before now than retention says of their table, by
+    name, or else the table's `retain_days`. Tables are taken one
     after the other and each step is safe to repeat, so a run that is killed is simply run again.
     """
     done = []
@@ -66,7 +68,7 @@ def maintain(
             if table.name.startswith("staged_"):
                 _vacuum(warehouse, table)
                 continue
-            expired = _expire(warehouse, table, now)
+            expired = _expire(warehouse, table, now, (retention or {}).get(table.name, table.retain_days))
             metrics = warehouse.spark.sql(_optimize(warehouse, table, now)).select("metrics.*").first()
             removed = int(metrics["numFilesRemoved"]) if metrics else 0
             added = int(metrics["numFilesAdded"]) if metrics else 0
@@ -105,11 +107,11 @@ def _optimize(warehouse: Warehouse, table: Table, now: datetime) -> str:
     return f"OPTIMIZE {warehouse.name(table)}{where}"
 
 
-def _expire(warehouse: Warehouse, table: Table, now: datetime) -> int:
-    if table.retain_days is None or not table.partition_by:
+def _expire(warehouse: Warehouse, table: Table, now: datetime, days: int | None) -> int:
+    if days is None or not table.partition_by:
         return 0
     day = table.partition_by[0]
-    oldest = (now - timedelta(days=table.retain_days)).date()
+    oldest = (now - timedelta(days=days)).date()
     past = warehouse.read(table).where(F.col(day) < F.lit(oldest)).count()
     if past:
         empty = warehouse.spark.createDataFrame([], table.spark_schema())
