@@ -39,7 +39,7 @@ from raretrail.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED  # noqa: E402
 from tiny import SHAPE, Contents, contents, differences, simulated  # noqa: E402
 
 _IN_A_ROW = 5
-_STAGES = ("ingest", "history", "baseline", "score", "check", "publish")
+_STAGES = ("ingest", "history", "baseline", "score", "coverage", "check", "publish", "alerts")
 # Tables whose log is sealed in turn: one of each stage.
 _SEALED = ("events", "presence_daily", "baseline_value", "anomalies", "incidents", "ingest_files", "runs")
 
