@@ -307,32 +307,29 @@ given AS (
          lead(given_at) OVER (PARTITION BY subject ORDER BY given_at, holder) AS next_at
   FROM held WHERE kind = 'address' AND given_at IS NOT NULL AND subject <> ''
 ),
-lent AS (
-  SELECT subject, max_by(holder, given_at) AS resource
-  FROM held WHERE kind = 'lent' AND given_at IS NOT NULL AND holder <> '' GROUP BY subject
+latest AS (
+  SELECT kind, subject, holder,
+         row_number() OVER (PARTITION BY kind, subject ORDER BY given_at DESC, holder) AS nth
+  FROM held WHERE kind IN ('lent', 'instance') AND given_at IS NOT NULL AND holder <> ''
 ),
 ours AS (
-  SELECT g.address, g.recipient_account_id, g.allocation, coalesce(l.resource, g.allocation) AS resource,
+  SELECT g.address, g.recipient_account_id, g.allocation, coalesce(l.holder, g.allocation) AS resource,
          g.given_at, g.next_at
-  FROM given g LEFT JOIN lent l ON l.subject = g.allocation
+  FROM given g LEFT JOIN latest l ON l.kind = 'lent' AND l.nth = 1 AND l.subject = g.allocation
 ),
 ends AS (
   SELECT CASE WHEN kind = 'address' THEN holder ELSE subject END AS ended, max(taken_at) AS taken_at
   FROM held WHERE kind IN ('address', 'instance', 'interface') AND taken_at IS NOT NULL
   GROUP BY CASE WHEN kind = 'address' THEN holder ELSE subject END
-),
-profiles AS (
-  SELECT subject, max_by(holder, given_at) AS instance_profile
-  FROM held WHERE kind = 'instance' AND given_at IS NOT NULL AND holder <> '' GROUP BY subject
 )
 SELECT o.address, o.given_at AS valid_from,
        least(CASE WHEN a.taken_at >= o.given_at THEN a.taken_at END,
              CASE WHEN r.taken_at >= o.given_at THEN r.taken_at END, o.next_at) AS valid_to,
-       o.recipient_account_id, o.resource, o.allocation, p.instance_profile
+       o.recipient_account_id, o.resource, o.allocation, p.holder AS instance_profile
 FROM ours o
 LEFT JOIN ends a ON a.ended = o.allocation
 LEFT JOIN ends r ON r.ended = o.resource
-LEFT JOIN profiles p ON p.subject = o.resource""",
+LEFT JOIN latest p ON p.kind = 'instance' AND p.nth = 1 AND p.subject = o.resource""",
     "Whose address was this, and when?",
     "SELECT address, resource, recipient_account_id, valid_from, valid_to FROM own_addresses\n"
     "ORDER BY valid_from DESC LIMIT 10",
@@ -415,11 +412,18 @@ INCIDENT_EVIDENCE = View(
         _c("response_steps", "array<string>", "AWS CLI commands that stop it: text, never run"),
     ),
     f"""
-WITH top AS (
-  SELECT incident_id, max_by(command, bits) AS command, max_by(principal_command_days, bits) AS own_days,
-         max_by(recipient_account_id, bits) AS recipient_account_id, max_by(principal_kind, bits) AS principal_kind,
-         max(CASE WHEN jump_bits > 0 THEN jump_least_km_per_hour END) AS jump_least_km_per_hour
-  FROM anomalies GROUP BY incident_id
+WITH ranked AS (
+  SELECT *, row_number() OVER (PARTITION BY incident_id ORDER BY bits DESC, anomaly_id) AS nth FROM anomalies
+),
+top AS (
+  SELECT t.incident_id, t.command, t.principal_command_days AS own_days, t.recipient_account_id, t.principal_kind,
+         j.jump_least_km_per_hour
+  FROM ranked t
+  LEFT JOIN (
+    SELECT incident_id, max(jump_least_km_per_hour) AS jump_least_km_per_hour
+    FROM anomalies WHERE jump_bits > 0 GROUP BY incident_id
+  ) AS j ON j.incident_id = t.incident_id
+  WHERE t.nth = 1
 ),
 active AS (
   SELECT DISTINCT principal, command, {_PEERS.format(p="principal", a="recipient_account_id", k="principal_kind")}

@@ -268,7 +268,9 @@ def to_owners(findings: DataFrame, changes: DataFrame) -> DataFrame:
     profiles = changes.where((F.col("kind") == "instance") & (F.col("change") == GIVEN)).select(
         F.col("subject").alias("own_resource"), F.col("holder").alias("profile"), "event_time"
     )
-    profile = profiles.groupBy("own_resource").agg(F.max_by("profile", "event_time").alias("profile"))
+    profile = profiles.groupBy("own_resource").agg(
+        F.max_by("profile", F.struct("event_time", "profile")).alias("profile")
+    )
     return (
         had.join(over, "anomaly_id", "left_anti")
         .join(profile, "own_resource", "left")
