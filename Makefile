@@ -52,7 +52,7 @@ docs: ## Build the manual into site/
 
 bench: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
 	@$(SETUP) --dev
-	@.venv/bin/python bench/speed.py $(ARGS)
+	@.venv/bin/python bench/speed.py --into docs/performance.md $(ARGS)
 
 bench-detection: ## Recall at a budget on simulated organisations (about an hour; ARGS=--seeds=21)
 	@$(SETUP) --dev

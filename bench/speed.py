@@ -1,8 +1,8 @@
 """How long the main job takes, cold and whole process: months played forward, then a scheduled run.
 
-    python bench/speed.py [--people 40] [--days 35] [--judged 14] [--repeat 1]
+    python bench/speed.py [--people 40] [--days 35] [--judged 14] [--repeat 1] [--into PAGE]
 
-Prints a table: seconds, events a second, and the scheduled run as a share of the played one. Every run is a
+Prints a table: seconds, events a second, and the scheduled runs as shares of the played one. Every run is a
 process of its own, as a scheduler starts it; nothing else should run beside it.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,10 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from figures import put
 
 from raretrail.simulate import Shape, simulate
 
@@ -28,27 +33,43 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=35)
     parser.add_argument("--judged", type=int, default=14)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--into", type=Path, help="a page of the manual to write the table into")
     options = parser.parse_args()
     shape = Shape(people=options.people, days=options.days, judged_days=options.judged)
-    print("| run | events | seconds | events a second | stages |\n|---|---|---|---|---|")
+    lines = ["| run | events | seconds | events a second | stages |", "|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory(prefix="raretrail-speed-") as folder:
         out = Path(folder) / "simulated"
         events = simulate(out, shape).events
-        played, scheduled = [], []
+        played, first, quiet = [], [], []
         for number in range(options.repeat):
             warehouse = Path(folder) / f"warehouse-{number}"
             end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
             span = ["--from", shape.judged_from.isoformat(), "--to", shape.end.isoformat()]
             played.append(_run(out, warehouse, span))
             later = (end - timedelta(hours=1)).isoformat()
-            _run(out, warehouse, ["--as-of", later])
-            scheduled.append(_run(out, warehouse, ["--as-of", later]))
-        for name, runs in (("played forward", played), ("scheduled, nothing new", scheduled)):
+            first.append(_run(out, warehouse, ["--as-of", later]))
+            quiet.append(_run(out, warehouse, ["--as-of", later]))
+        names = ("played forward", "scheduled, two hours judged", "scheduled, nothing new")
+        for name, runs in zip(names, (played, first, quiet), strict=True):
             seconds = statistics.median(s for s, _ in runs)
             stages = ", ".join(f"{stage} {value:.0f}" for stage, value in runs[0][1].items())
-            print(f"| {name} | {events:,} | {seconds:.0f} | {events / seconds:,.0f} | {stages} |")
-        share = statistics.median(s for s, _ in scheduled) / statistics.median(s for s, _ in played)
-        print(f"\nThe scheduled run takes {share:.2f} of the played one.")
+            lines.append(f"| {name} | {events:,} | {seconds:.0f} | {events / seconds:,.0f} | {stages} |")
+        whole = statistics.median(s for s, _ in played)
+        shares = [f"{statistics.median(s for s, _ in runs) / whole:.2f}" for runs in (first, quiet)]
+    lines += ["", f"The scheduled runs take {' and '.join(shares)} of the played one."]
+    text = "\n".join(lines)
+    print(text)
+    if options.into:
+        put(options.into, "speed", f"{_machine()}\n\n{text}")
+
+
+def _machine() -> str:
+    model = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+         if line.startswith("model name")), "unknown processor",
+    )  # fmt: skip
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({model}), {gib:.0f} GiB."
 
 
 def _run(simulated: Path, warehouse: Path, more: list[str]) -> tuple[float, dict[str, float]]:
