@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-connect test-cluster fuzz chaos lint types docs build sbom format clean bench bench-detection bench-elsewhere bench-variations
+.PHONY: help setup demo test test-slow test-connect test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-detection bench-elsewhere bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,10 @@ test-connect: ## Run the job through a Spark Connect server of its own
 test-cluster: ## Run the job on a standalone cluster that loses a worker
 	@$(SETUP) --dev
 	@.venv/bin/python -m pytest -m cluster tests/cluster/test_standalone.py $(ARGS)
+
+test-s3: ## Run the job on a real S3 server, which Go builds the first time
+	@$(SETUP) --dev
+	@.venv/bin/python -m pytest -m cluster tests/s3 $(ARGS)
 
 fuzz: ## Put 100,000 hostile files through the decoder (ARGS=--count=N)
 	@$(SETUP) --dev

@@ -739,6 +739,7 @@ def _look(arguments: argparse.Namespace) -> Iterator[Look]:
 
 @contextmanager
 def _spark(settings: Settings) -> Iterator[SparkSession]:
+    from raretrail.s3 import is_s3
     from raretrail.session import close_session, in_words, open_session
 
     spark = open_session(
@@ -746,6 +747,7 @@ def _spark(settings: Settings) -> Iterator[SparkSession]:
         driver_memory=settings.spark.driver_memory,
         cores=settings.spark.cores,
         ui=settings.spark.ui,
+        s3=any(map(is_s3, [*settings.trail, settings.warehouse or ""])),
     )
     try:
         yield spark

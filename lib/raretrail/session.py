@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -38,6 +38,19 @@ _WRITING = {"spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}
 # What every session must have, whoever opened it.
 _REQUIRED = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 
+# Trail or warehouse on S3. Whoever may reach it is found where the AWS command line finds it, never in
+# settings. What a writer finds there already it does not write over, which is what keeps Delta's commits of
+# two clusters apart.
+_S3 = {
+    "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+    "spark.hadoop.fs.s3a.aws.credentials.provider": (
+        "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+    ),
+    "spark.hadoop.fs.s3a.create.conditional.enabled": "true",
+    # Of a log of thousands of versions only the end is listed.
+    "spark.hadoop.delta.enableFastS3AListFrom": "true",
+}
+
 # C1 and the serial collector more than halve a small run, which is mostly start-up and compiling.
 _JVM_FLAGS = {
     # With C1 alone the code cache is 48 MB, which a run fills; then nothing is compiled any more.
@@ -53,7 +66,8 @@ class SessionSettings:
     `driver_memory` is Spark's notation (`4g`); empty means half of the machine's, 4 GiB at most.
     `size` is `small` for runs of seconds to minutes, `large` where the JVM's full compiler pays.
     `cores` is a number or `*`. `scratch` is where temporary files go (default: a new folder of the
-    system's temporary one, removed with the session). `conf` is Spark configuration laid over ours.
+    system's temporary one, removed with the session). `s3` says that s3a:// is to be reached. `conf` is
+    Spark configuration laid over ours.
     """
 
     remote: str | None = None
@@ -64,6 +78,7 @@ class SessionSettings:
     app_name: str = "raretrail"
     log_level: str = "error"
     scratch: Path | None = None
+    s3: bool = False
     conf: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -247,12 +262,15 @@ def _open_submitted(settings: SessionSettings) -> SparkSession:
     SparkContext._ensure_initialized()
     given = SparkConf()
     builder = _builder(settings)
-    jars = _add_delta(SparkContext._jvm)
+    jars = _add_jars(SparkContext._jvm, _DELTA["spark.sql.extensions"], runtime.delta_jars, "Delta Lake")
+    if settings.s3:
+        jars += _add_jars(SparkContext._jvm, _S3["spark.hadoop.fs.s3.impl"], runtime.s3_jars, "hadoop-aws")
     if jars:
         together = ",".join([*filter(None, [given.get("spark.jars", "")]), *map(str, jars)])
         builder = builder.config("spark.jars", together)
     here = given.get("spark.master", "local").startswith("local")
-    for name, value in {**_REQUIRED, **_DELTA, **_WRITING, **(_small() if here else {})}.items():
+    ours = {**_REQUIRED, **_DELTA, **_WRITING, **(s3_conf() if settings.s3 else {})}
+    for name, value in {**ours, **(_small() if here else {})}.items():
         if not given.contains(name):
             builder = builder.config(name, value)
     for name, value in settings.conf.items():
@@ -262,23 +280,36 @@ def _open_submitted(settings: SessionSettings) -> SparkSession:
     return builder.getOrCreate()
 
 
-def _add_delta(jvm: Any) -> list[Path]:
-    """Delta's jars, laid on the class path of a JVM that lacks them; none where it has Delta."""
+def _add_jars(jvm: Any, needed: str, fetch: Callable[[], list[Path]], what: str) -> list[Path]:
+    """The jars that bring the class `needed`, laid on the class path of a JVM that lacks it; else none."""
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
     try:
-        loader.loadClass(_DELTA["spark.sql.extensions"])
+        loader.loadClass(needed)
         return []
     except Exception:  # ClassNotFoundException, by way of py4j
-        jars = runtime.delta_jars()
+        jars = fetch()
     try:
         for jar in jars:
             loader.addURL(jvm.java.net.URL(jar.as_uri()))
     except Exception as error:
         raise UsageError(
-            "this Spark comes without Delta Lake: give spark-submit "
+            f"this Spark comes without {what}: give spark-submit "
             f"--jars {','.join(map(str, jars))}, or the packages of your own mirror"
         ) from error
     return jars
+
+
+def s3_conf() -> dict[str, str]:
+    """Spark's configuration for S3, of what the AWS command line takes from the environment as well: the
+    region, and the endpoint where the server is not Amazon's."""
+    conf = dict(_S3)
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        conf["spark.hadoop.fs.s3a.endpoint.region"] = region
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        conf["spark.hadoop.fs.s3a.endpoint"] = endpoint
+        conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] = str(endpoint.startswith("https:")).lower()
+        conf["spark.hadoop.fs.s3a.path.style.access"] = "true"
+    return conf
 
 
 def _require(spark: SparkSession) -> None:
@@ -298,7 +329,7 @@ def _open_local(settings: SessionSettings, origin: Origin, sharing: list[str] | 
     global _opened
     home = runtime.spark_home()
     java = runtime.find_java()
-    jars = runtime.delta_jars()
+    jars = runtime.delta_jars() + (runtime.s3_jars() if settings.s3 else [])
     scratch = Path(tempfile.mkdtemp(prefix="raretrail-", dir=settings.scratch))
     try:
         builder = _builder(settings)
@@ -379,6 +410,8 @@ def local_conf(
     }
     if settings.size == "small":
         conf |= _small(settings.cores)
+    if settings.s3:
+        conf |= s3_conf() | {"spark.hadoop.fs.s3a.buffer.dir": str(scratch / "s3a")}
     return {**conf, **settings.conf}
 
 
