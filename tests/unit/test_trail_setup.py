@@ -14,6 +14,8 @@ import hcl2
 import pytest
 import yaml
 
+from policies import canonical, statements
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 TERRAFORM = sorted((DEPLOY / "terraform").glob("*.tf"))
 CLOUDFORMATION = sorted((DEPLOY / "cloudformation").glob("*.yaml"))
@@ -84,9 +86,21 @@ class _Loader(yaml.SafeLoader):
     """Reads CloudFormation, whose functions are tags: a function becomes what it is given."""
 
 
+# What functions refer to; a scalar that names one of these becomes it.
+VALUES = {
+    "Bucket": "trail", "Bucket.Arn": "arn:aws:s3:::trail", "Key.Arn": "arn:aws:kms:eu-west-1:222233334444:key/k",
+    "OrganizationId": "o-abc123defg", "AWS::Region": "eu-west-1", "AWS::Partition": "aws",
+    "WarehouseBucketArn": "arn:aws:s3:::security", "WarehousePrefix": "deep/raretrail",
+    "ReaderRoleArn": "arn:aws:iam::222233334444:role/raretrail-reader",
+}  # fmt: skip
+
+
 def _given(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.ScalarNode):
-        return loader.construct_scalar(node)
+        text = str(loader.construct_scalar(node))
+        if suffix == "Sub":
+            return re.sub(r"\$\{([\w:.]+)\}", lambda found: VALUES.get(found[1], found[0]), text)
+        return VALUES.get(text, text)
     if isinstance(node, yaml.SequenceNode):
         return loader.construct_sequence(node, deep=True)
     assert isinstance(node, yaml.MappingNode)
@@ -94,6 +108,17 @@ def _given(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
 
 
 _Loader.add_multi_constructor("!", _given)
+
+READER_VALUES = {
+    "trail_bucket_arn": VALUES["Bucket.Arn"], "trail_key_arn": VALUES["Key.Arn"],
+    "organization_id": VALUES["OrganizationId"], "region": VALUES["AWS::Region"],
+}  # fmt: skip
+WRITER_VALUES = {
+    "warehouse_bucket_arn": VALUES["WarehouseBucketArn"], "warehouse_prefix": VALUES["WarehousePrefix"],
+    "reader_role_arn": VALUES["ReaderRoleArn"],
+}  # fmt: skip
+READER = statements("trail-reader", **READER_VALUES)
+WRITER = statements("warehouse-writer", **WRITER_VALUES)
 
 
 def cloudformation(name: str) -> dict[str, Any]:
@@ -134,21 +159,36 @@ def test_policies_are_the_same_in_both_languages() -> None:
     bucket = archive["BucketPolicy"]["Properties"]["PolicyDocument"]
     assert cloudformation_statements(bucket) == terraform_statements("bucket")
     assert cloudformation_statements(archive["Key"]["Properties"]["KeyPolicy"]) == terraform_statements("key")
-    reader = archive["Reader"]["Properties"]["Policies"][0]["PolicyDocument"]
-    assert cloudformation_statements(reader) == terraform_statements("reader")
-    writer = cloudformation("warehouse-writer.yaml")["Resources"]["Writer"]["Properties"]["PolicyDocument"]
-    both = cloudformation_statements(writer)
-    assert both.pop("ReadTrail") == ("Allow", frozenset({"sts:AssumeRole"}), frozenset())
-    assert both == terraform_statements("writer")
+
+
+def test_cloudformation_says_what_the_policies_say() -> None:
+    roles = cloudformation("archive.yaml")["Resources"]["Reader"]["Properties"]
+    writer = cloudformation("warehouse-writer.yaml")["Resources"]["Writer"]["Properties"]
+    for document, wanted in ((roles["Policies"][0]["PolicyDocument"], READER), (writer["PolicyDocument"], WRITER)):
+        found = {one["Sid"]: canonical(one) for one in document["Statement"]}
+        assert found == {sid: canonical(one) for sid, one in wanted.items()}
+
+
+def test_terraform_fills_the_policies_in() -> None:
+    """Every value a policy has is given, and no other: templatefile would fail, but only once applied."""
+    text = "\n".join(path.read_text() for path in TERRAFORM)
+    for name, values in (("trail-reader", READER_VALUES), ("warehouse-writer", WRITER_VALUES)):
+        call = re.search(rf'policies/{name}\.json",\s*\{{(.*?)\}}', text, re.DOTALL)
+        assert call
+        assert set(re.findall(r"^\s*(\w+)\s*=", call[1], re.MULTILINE)) == set(values)
 
 
 def test_the_reader_can_change_nothing_and_the_writer_owns_nothing_but_its_folder() -> None:
-    reader = terraform_statements("reader")
-    actions = {action for _, found, _ in reader.values() for action in found}
-    assert actions == {"s3:ListBucket", "s3:GetBucketLocation", "s3:GetObject", "kms:Decrypt"}
-    writer = terraform_statements("writer")
-    assert not any("*" in action for _, found, _ in writer.values() for action in found)
-    assert writer["ListWarehouse"][2] == {"s3:prefix"}
+    assert {action for one in READER.values() for action in one["Action"]} == {
+        "s3:ListBucket", "s3:GetObject", "kms:Decrypt",
+    }  # fmt: skip
+    for one in WRITER.values():
+        assert not any("*" in action for action in one["Action"])
+        assert one["Resource"] != ["*"]
+    assert WRITER["WriteWarehouse"]["Resource"] == ["arn:aws:s3:::security/deep/raretrail/*"]
+    assert WRITER["ListWarehouse"]["Condition"]["StringLike"]["s3:prefix"] == [
+        "deep/raretrail", "deep/raretrail/*",
+    ]  # fmt: skip
 
 
 def test_the_trail_is_of_the_whole_organisation_in_both() -> None:
