@@ -88,7 +88,8 @@ class _Loader(yaml.SafeLoader):
 
 # What functions refer to; a scalar that names one of these becomes it.
 VALUES = {
-    "Bucket": "trail", "Bucket.Arn": "arn:aws:s3:::trail", "Key.Arn": "arn:aws:kms:eu-west-1:222233334444:key/k",
+    "Bucket": "trail", "Bucket.Arn": "arn:aws:s3:::trail",
+    "Key.Arn": "arn:aws:kms:eu-west-1:222233334444:key/k",
     "OrganizationId": "o-abc123defg", "AWS::Region": "eu-west-1", "AWS::Partition": "aws",
     "WarehouseBucketArn": "arn:aws:s3:::security", "WarehousePrefix": "deep/raretrail",
     "ReaderRoleArn": "arn:aws:iam::222233334444:role/raretrail-reader",
@@ -164,7 +165,10 @@ def test_policies_are_the_same_in_both_languages() -> None:
 def test_cloudformation_says_what_the_policies_say() -> None:
     roles = cloudformation("archive.yaml")["Resources"]["Reader"]["Properties"]
     writer = cloudformation("warehouse-writer.yaml")["Resources"]["Writer"]["Properties"]
-    for document, wanted in ((roles["Policies"][0]["PolicyDocument"], READER), (writer["PolicyDocument"], WRITER)):
+    for document, wanted in (
+        (roles["Policies"][0]["PolicyDocument"], READER),
+        (writer["PolicyDocument"], WRITER),
+    ):
         found = {one["Sid"]: canonical(one) for one in document["Statement"]}
         assert found == {sid: canonical(one) for sid, one in wanted.items()}
 
