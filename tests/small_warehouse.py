@@ -469,8 +469,14 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
     }  # fmt: skip
     checked = {"run_id": RUN, "severity": "warning", "checked_at": started, "gx_version": "1", "kwargs": "{}",
                "element_count": 5, "scope_value": None}  # fmt: skip
+    stone = {"kind": "actor", "hash": "5e", "forgotten_at": started - timedelta(days=30),
+             "key_id": "k1", "receipt_id": "f1"}  # fmt: skip
+    receipt = {**stone, "kind": "person", "table_name": "events", "rows_removed": 7, "rows_rewritten": 1,
+               "rebuilt": False, "files_removed": 9, "author": "kim", "program_version": "0"}  # fmt: skip
     return {
         "runs": [history, scheduled],
+        "tombstones": [stone],
+        "forgettings": [receipt],
         "ingest_files": [file, unreadable, last_log, digest],
         "digest_results": [
             {"source_file": file["source_file"], "kind": "log", "status": "valid",

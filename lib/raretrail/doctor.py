@@ -28,7 +28,7 @@ from raretrail.geo import databases
 from raretrail.look import Condition, directory_of, local_path, tables_in
 from raretrail.settings import Settings, format_duration
 from raretrail.show.silences import in_words, outermost
-from raretrail.tables import COVERAGE_HOURLY, OUTBOX, RUNS, Table
+from raretrail.tables import COVERAGE_HOURLY, OUTBOX, RUNS, TOMBSTONES, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -503,11 +503,12 @@ def _runs_in(opened: AbstractContextManager[Look], settings: Settings, now: date
             Condition("status", "in", ["pending", "given_up"]),
             columns=("status", "created_at", "last_attempt_at", "last_error"),
         )
+        keys = {row["key_id"] for row in look.rows(TOMBSTONES, columns=("key_id",))}
     for row in rows:
         for name in ("started_at", "finished_at"):
             row[name] = row[name] and in_utc(row[name])
     lines = runs_lines(rows, now, settings.monitoring.stale_after)
-    return [*lines, *silent, *alerts_lines(undelivered, now)]
+    return [*lines, *silent, *alerts_lines(undelivered, now), *_forgotten(settings, keys)]
 
 
 def _silent(look: Look, now: datetime) -> list[Line]:
@@ -526,6 +527,19 @@ def _silent(look: Look, now: datetime) -> list[Line]:
         return [Line("runs", "coverage", "ok", f"nothing was silent at {hour:%Y-%m-%d %H:%M} UTC")]
     todo = "quiet or blind: the view coverage says when a log file and a digest last came"
     return [Line("runs", "coverage", "warn", f"silent: {in_words(silent)}", todo)]
+
+
+def _forgotten(settings: Settings, keys: Collection[str]) -> list[Line]:
+    """Whether the key is here that tells whose records runs leave out, where somebody was forgotten."""
+    from raretrail.cloudtrail.forgotten import KEY, key_id, key_of
+
+    if not keys:
+        return []
+    key = key_of(directory_of(settings.warehouse) if settings.warehouse else None)
+    if key and {key_id(key)} == set(keys):
+        return [Line("runs", "forgotten", "ok", "the key of the tombstones is here")]
+    seen = f"tombstones are of key {', '.join(sorted(keys))}, " + ("another is set" if key else "none is set")
+    return [Line("runs", "forgotten", "fail", seen, f"set {KEY}: no run reads the trail without it")]
 
 
 def alerts_lines(undelivered: Sequence[dict[str, Any]], now: datetime) -> list[Line]:

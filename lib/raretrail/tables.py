@@ -5,28 +5,100 @@ writers select by it, tests hold the code to it, and the manual is generated fro
 
 Types are named as Spark's DDL names them; only those in `_SPARK_TYPES` are used, so that delta-rs
 and DuckDB read every table. A column marked `arrival` depends on the order in which files came
-(all others must not).
+(all others must not). What `raretrail forget` has to find stands in `_HOLDS`: every column of text says
+whether it holds a person, an address, words that may name either, or neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql.types import StructType
 
 
+# What a column of text holds: whom the row is of; a person beside them; an address; words, lists or JSON that
+# may name either; or nothing of the kind.
+Holds = Literal["subject", "person", "address", "words", "neither"]
+
+# By the column's name, which means the same in every table; a column may say otherwise itself.
+_HOLDS: dict[str, Holds] = {
+    **dict.fromkeys(
+        (
+            "access_key_id", "access_key_ids", "actor", "identity", "judged_as", "principal", "principals",
+            "session_issuer_arn", "session_name", "user_identity_arn", "user_identity_principal_id",
+            "user_identity_user_name",
+        ),
+        "subject",
+    ),
+    **dict.fromkeys(
+        (
+            "account_owners", "assignee", "author", "became", "given_by", "identity_created_by",
+            "issued_arn", "issued_key_id", "key_created_by", "origin_access_key_id", "origin_principal",
+            "origin_principals", "session_chain", "verdict_by",
+        ),
+        "person",
+    ),
+    **dict.fromkeys(
+        (
+            "address_key", "from_address", "origin_source_ip_address", "source_ip_address",
+            "source_ip_addresses",
+        ),
+        "address",
+    ),
+    **dict.fromkeys(
+        (
+            "additional_event_data", "addendum", "agent_family", "detail", "error_message", "error_template",
+            "held_scopes", "holder", "last_error", "made", "message", "other_fields",
+            "own_instance_profile", "own_resource", "own_resources", "payload", "policies_seen", "raw",
+            "reason", "request_parameters", "resources", "response_elements", "response_steps",
+            "scope_value", "service_event_details", "session_context", "subject", "summary", "ticket",
+            "tls_details", "touched_resources", "user_agent", "user_identity_invoked_by", "value",
+        ),
+        "words",
+    ),
+    **dict.fromkeys(
+        (
+            # Services, commands and what CloudTrail and the databases number or enumerate.
+            "aws_region", "change", "command", "commands", "credential", "credentials", "criticality",
+            "dimension", "error_code", "event_category", "event_id", "event_name", "event_source",
+            "event_type", "event_version", "evidence_event_ids", "given_command", "given_event_id",
+            "outcome", "principal_kind", "request_id", "session_command", "shared_event_id",
+            "touched_regions", "touched_services", "user_identity_type", "vpc_endpoint_id",
+            # Accounts, and what conf says of these.
+            "account_data", "account_environments", "account_names", "own_account_id",
+            "recipient_account_id", "recipient_account_ids", "regulations", "touched_accounts",
+            "user_identity_account_id",
+            # Places and networks: a network is an AS, or a block of 256 addresses and more.
+            "as_organization", "city_name", "country", "country_iso_code", "country_name", "geo_build",
+            "geo_status", "jump_place", "known_network", "known_network_kind", "nearest_place", "network",
+            "networks", "place", "place_name", "prefix", "region_iso_code", "region_name", "time_zone",
+            # Files, by the path they lie at; hashes and ids of ours; the closed lists of this file.
+            "anomaly_id", "content_hash", "counts", "detector", "detectors", "digest_file",
+            "disposition_id", "earlier_findings", "expectation", "expected_by", "expected_sha256",
+            "format", "found_sha256", "gx_version", "hash", "incident_id", "input_versions", "key_id",
+            "kind", "kwargs", "mode", "program_version", "quality", "receipt_id", "record_hash",
+            "rule_severity", "run_id", "scope", "scope_column", "seconds", "settings_hash", "severity",
+            "shape", "source_file", "spike_scope", "state", "status", "suite", "suppressed_by",
+            "table_name", "verdict", "window_id", "withdraws",
+        ),
+        "neither",
+    ),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its Spark type, what it holds."""
+    """One column: its name, its Spark type, what it holds. holds is None for what is no text."""
 
     name: str
     type: str
     comment: str
     arrival: bool = False
+    holds: Holds | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +171,8 @@ def _arrow_type(name: str) -> pa.DataType:
     }[name]
 
 
-def _c(name: str, type: str, comment: str, arrival: bool = False) -> Column:
-    return Column(name, type, comment, arrival)
+def _c(name: str, type: str, comment: str, arrival: bool = False, holds: Holds | None = None) -> Column:
+    return Column(name, type, comment, arrival, holds or (_HOLDS.get(name) if "string" in type else None))
 
 
 # ------------------------------------------------------------------------------------------ place
@@ -277,7 +349,7 @@ EVENTS = Table(
     "One CloudTrail record, flattened; the place columns are what was known when it was taken in",
     (
         *DECODED_COLUMNS,
-        *(Column(c.name, c.type, c.comment, arrival=True) for c in PLACE_COLUMNS),
+        *(replace(c, arrival=True) for c in PLACE_COLUMNS),
         _c("geo_build", "string", "Build of the databases that placed it", arrival=True),
         _c("run_id", "string", "Run that took it in", arrival=True),
         _c("ingested_at", "timestamp", "When it was taken in", arrival=True),
@@ -347,7 +419,8 @@ FILE_STATUSES: dict[str, str] = {
 
 INGEST_FILES = Table(
     "ingest_files",
-    "One trail file as it was read and what became of it: records = events + duplicates + quarantined",
+    "One trail file as it was read and what became of it: records = events + duplicates + quarantined "
+    "+ forgotten",
     (
         _c("source_file", "string", "The file", arrival=True),
         _c("content_hash", "string", "Hash of its bytes", arrival=True),
@@ -370,6 +443,12 @@ INGEST_FILES = Table(
         _c("events", "bigint", "Of these, in events", arrival=True),
         _c("duplicates", "bigint", "Of these, copies of an event", arrival=True),
         _c("quarantined", "bigint", "Of these, in quarantine", arrival=True),
+        _c(
+            "forgotten",
+            "bigint",
+            "Of these, left out or removed as those of somebody forgotten; empty for none",
+            arrival=True,
+        ),
         _c("detail", "string", "What was odd about the file", arrival=True),
         _c("run_id", "string", "Run that read it", arrival=True),
         _c("ingested_at", "timestamp", "When it was read", arrival=True),
@@ -431,6 +510,7 @@ STAGED_CENSUS = Table(
         _c("status", "string", "Status of the file"),
         _c("shape", "string", "Shape of the file"),
         _c("records", "bigint", "Records and pieces in the file"),
+        _c("forgotten", "bigint", "Of these, left out as those of somebody forgotten"),
     ),
     key=("source_file", "source_position", "kind"),
 )
@@ -792,7 +872,7 @@ BASELINE_ERROR_HOUR = Table(
     (
         _AS_OF,
         _c("scope", "string", "actor, account or organization"),
-        _c("value", "string", "The actor or account; empty for the organization"),
+        _c("value", "string", "The actor or account; empty for the organization", holds="subject"),
         _c("hour_of_week", "int", "Hours since Monday midnight, UTC"),
         _c("error_quarters", "bigint", "Quarter hours that had an error"),
         _c("kinds", "bigint", "Sum over these of their distinct error codes and templates"),
@@ -1600,6 +1680,55 @@ DATA_QUALITY = Table(
     key=("run_id", "suite", "expectation", "scope_value"),
 )
 
+# --------------------------------------------------------------------------------------- forgotten
+
+TOMBSTONE_KINDS: dict[str, str] = {
+    "actor": "records of this actor are left out",
+    "principal": "records of this principal are left out",
+    "address": "records from this address are left out, and it is taken out of the words of others",
+    "name": "it is taken out of the words of others' records",
+    "finding": "the anomaly_id or incident_id of what was removed",
+}
+
+TOMBSTONES = Table(
+    "tombstones",
+    "What is not taken in again: keyed hashes of who and what was forgotten, never their names",
+    (
+        _c("kind", "string", "One of: " + ", ".join(TOMBSTONE_KINDS)),
+        _c("hash", "string", "HMAC-SHA256, under the key that is kept elsewhere, of kind and name"),
+        _c("recipient_account_id", "string", "Only in this account; empty for all"),
+        _c("forgotten_at", "timestamp", "Events before this time are left out; later ones are taken in"),
+        _c("key_id", "string", "Which key: a hash of it"),
+        _c("receipt_id", "string", "Receipt of the forgetting, in forgettings"),
+    ),
+    key=("kind", "hash", "recipient_account_id"),
+)
+
+FORGETTINGS = Table(
+    "forgettings",
+    "The receipt of a forgetting: a row for each table, naming nobody",
+    (
+        _c("receipt_id", "string", "Receipt"),
+        _c("kind", "string", "person or address"),
+        _c("hash", "string", "Keyed hash of the actor or address: the same whenever it is forgotten"),
+        _c("recipient_account_id", "string", "Only in this account; empty for all"),
+        _c("table_name", "string", "Table"),
+        _c("rows_removed", "bigint", "Rows that went"),
+        _c("rows_rewritten", "bigint", "Rows of others from which the name went"),
+        _c("rebuilt", "boolean", "Whether it was made anew from what remains"),
+        _c(
+            "files_removed",
+            "bigint",
+            "Files deleted, old versions and log entries among them; empty where the storage does not say",
+        ),
+        _c("forgotten_at", "timestamp", "When"),
+        _c("author", "string", "Who did it"),
+        _c("key_id", "string", "Under which key the hash was made"),
+        _c("program_version", "string", "Version of raretrail"),
+    ),
+    key=("receipt_id", "table_name"),
+)
+
 # The least days a setting may keep a table: what judging, chaining incidents and telling copies look back
 # to, so that no finding depends on the setting. All others may be kept for a day.
 LEAST_DAYS: dict[str, int] = {
@@ -1638,4 +1767,6 @@ ALL: tuple[Table, ...] = (
     CALIBRATIONS,
     DATA_QUALITY,
     RUNS,
+    TOMBSTONES,
+    FORGETTINGS,
 )

@@ -16,9 +16,10 @@ from deltalake import write_deltalake
 
 from raretrail import doctor
 from raretrail.cli import GROUPS, main
+from raretrail.cloudtrail.forgotten import KEY, key_id
 from raretrail.doctor import Line, examine, runs_lines
 from raretrail.settings import Settings, load_settings
-from raretrail.tables import COVERAGE_HOURLY, OUTBOX, PLACES, RUNS, Table
+from raretrail.tables import COVERAGE_HOURLY, OUTBOX, PLACES, RUNS, TOMBSTONES, Table
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -298,6 +299,15 @@ def test_where_alerts_go_is_said_by_its_host_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("RARETRAIL_WEBHOOK_URL", "ftp://T0KEN")
     line = seen("settings", alerts={"webhook": webhook})["webhook"]
     assert (line.state, "T0KEN" in line.seen) == ("fail", False)
+
+
+def test_the_key_of_the_forgotten_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stone = {"kind": "actor", "hash": "5e", "forgotten_at": NOW, "key_id": key_id(b"0123456789abcdef")}
+    write(tmp_path, RUNS, [a_run(HOUR / 4)])
+    write(tmp_path, TOMBSTONES, [stone])
+    for key, state in (("", "fail"), ("another key of 16", "fail"), ("0123456789abcdef", "ok")):
+        monkeypatch.setenv(KEY, key)
+        assert seen("runs", warehouse=str(tmp_path))["forgotten"].state == state
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,8 @@ class FileResult:
     columns: list[list[Any]] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     redaction: Redaction | None = None
+    # Of `records`, those taken out since as somebody's who was forgotten.
+    forgotten: int = 0
 
     @property
     def accepted(self) -> int:

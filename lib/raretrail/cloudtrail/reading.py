@@ -24,6 +24,7 @@ from raretrail.cloudtrail.decode import (
     events_batches,
     quarantine_batch,
 )
+from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery
 from raretrail.cloudtrail.principals import PrincipalRules
 from raretrail.cloudtrail.redaction import Redaction
@@ -55,22 +56,28 @@ class Opened(NamedTuple):
 
 
 class ReadSettings(NamedTuple):
-    """How much is read where; bytes as stored."""
+    """How much is read where, bytes as stored; whose records are left out, where anybody was forgotten."""
 
     driver_bytes: int
     task_bytes: int
+    forgotten: Forgotten | None = None
 
 
 Read = Callable[[Iterable[Opened]], Iterator["pa.RecordBatch"]]
 
 
 def read_census(
-    spark: SparkSession, files: Sequence[FileInfo], redaction: Redaction, settings: ReadSettings
+    spark: SparkSession,
+    files: Sequence[FileInfo],
+    rules: PrincipalRules,
+    redaction: Redaction,
+    settings: ReadSettings,
 ) -> DataFrame:
-    """`tables.STAGED_CENSUS` of the files."""
+    """`tables.STAGED_CENSUS` of the files, without the records of the forgotten."""
+    forgotten = settings.forgotten
 
     def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
-        yield from _census(opened, redaction)
+        yield from _census(opened, rules, redaction, forgotten)
 
     return _map_files(spark, files, {}, read, STAGED_CENSUS, settings)
 
@@ -90,8 +97,10 @@ def read_events(
     nothing is taken that was not counted.
     """
 
+    forgotten = settings.forgotten
+
     def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
-        yield from events_batches(_decoded(opened, hashes, rules, redaction), _ROWS)
+        yield from events_batches(_decoded(opened, hashes, rules, redaction, forgotten), _ROWS)
 
     return _map_files(spark, files, positions, read, EVENTS_DECODED, settings)
 
@@ -107,8 +116,10 @@ def read_reused(
 ) -> DataFrame:
     """QUARANTINED_COLUMNS of the records that `positions` says reuse an id."""
 
+    forgotten = settings.forgotten
+
     def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
-        for result in _decoded(opened, hashes, rules, redaction):
+        for result in _decoded(opened, hashes, rules, redaction, forgotten):
             result.quarantined = [row for row in result.quarantined if row.reason == "id_reused"]
             yield quarantine_batch([result])
 
@@ -120,6 +131,7 @@ def _decoded(
     hashes: Mapping[str, str],
     rules: PrincipalRules,
     redaction: Redaction,
+    forgotten: Forgotten | None,
 ) -> Iterator[FileResult]:
     for file in opened:
         result = decode_file(
@@ -132,10 +144,14 @@ def _decoded(
         )
         if file.error or result.content_hash != hashes[file.path]:
             raise OSError(f"{file.path}: changed while it was read; run again")
+        if forgotten:
+            forgotten.take_out(result)
         yield result
 
 
-def _census(opened: Iterable[Opened], redaction: Redaction) -> Iterator[pa.RecordBatch]:
+def _census(
+    opened: Iterable[Opened], rules: PrincipalRules, redaction: Redaction, forgotten: Forgotten | None
+) -> Iterator[pa.RecordBatch]:
     results: list[FileResult] = []
     for file in opened:
         result = census(file.path, file.data, redaction=redaction)
@@ -147,6 +163,10 @@ def _census(opened: Iterable[Opened], redaction: Redaction) -> Iterator[pa.Recor
                 0,
             )
             result.quarantined.clear()
+        elif forgotten:
+            # A census does not ask whose a record is.
+            whole = decode_file(file.path, file.data, rules=rules, redaction=redaction)
+            forgotten.leave_out(result, whole)
         results.append(result)
         if sum(result.records for result in results) >= _ROWS:
             yield from _census_batches(results)
@@ -169,6 +189,7 @@ def _census_batches(results: list[FileResult]) -> Iterator[pa.RecordBatch]:
             "shape": result.shape,
             "detail": result.detail,
             "records": result.records,
+            "forgotten": result.forgotten,
         }
         for result in results
     ]

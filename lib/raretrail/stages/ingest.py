@@ -27,6 +27,7 @@ from raretrail.baseline.facts import (
     to_region_hour,
 )
 from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
+from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, list_local
 from raretrail.cloudtrail.principals import PrincipalRules, load_rules
 from raretrail.cloudtrail.reading import (
@@ -41,6 +42,7 @@ from raretrail.errors import UsageError
 from raretrail.evidence.changes import to_changes_daily, to_sessions_daily
 from raretrail.settings import Settings
 from raretrail.stages.locating import Geo, ensure_places, places_of
+from raretrail.stages.tombstones import read_forgotten
 from raretrail.tables import (
     AGENT_DAILY,
     CHANGES_DAILY,
@@ -97,10 +99,12 @@ class Taking:
     settings: Settings
     run_id: str
     now: datetime
+    forgotten: Forgotten | None
 
     @property
     def read_settings(self) -> ReadSettings:
-        return ReadSettings(self.settings.ingest.driver_bytes, self.settings.ingest.task_bytes)
+        of = self.settings.ingest
+        return ReadSettings(of.driver_bytes, of.task_bytes, self.forgotten)
 
 
 def ingest(
@@ -126,7 +130,7 @@ def ingest(
         raise UsageError("no trail to read: give --trail PATH or the setting trail")
     rules = load_rules(settings.conf_file("principals.yml"))
     redaction = load_redaction(settings.conf_file("redaction.yml"))
-    taking = Taking(warehouse, geo, rules, redaction, settings, run_id, now)
+    taking = Taking(warehouse, geo, rules, redaction, settings, run_id, now, read_forgotten(warehouse))
     done = Ingested()
     listed = [file for root in settings.trail for file in list_files(warehouse, root, recent)]
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
@@ -252,10 +256,12 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
         )
         if row["status"] == "unreadable":
             done.add(files_unreadable=1)
+        if row["forgotten"]:
+            done.add(forgotten=row["forgotten"])
 
 
 def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:
-    census = read_census(taking.warehouse.spark, files, taking.redaction, taking.read_settings)
+    census = read_census(taking.warehouse.spark, files, taking.rules, taking.redaction, taking.read_settings)
     if sum(file.bytes for file in files) <= taking.settings.ingest.driver_bytes and all(
         local_path(file.path) for file in files
     ):
@@ -309,7 +315,7 @@ def _write_quarantine(
 
 def _damaged(facts: dict[str, Any], verdict: dict[str, Any]) -> int:
     """Pieces of a file that the census set aside."""
-    records: int = facts["records"]
+    records: int = facts["records"] - (facts["forgotten"] or 0)
     return records - sum(int(verdict.get(name, 0)) for name in ("events", "duplicates", "reused"))
 
 
@@ -367,9 +373,10 @@ def _restate_ledger(warehouse: Warehouse, events: DataFrame, files: Sequence[str
         .join(left, "source_file", "left")
         .join(quarantined, "source_file", "left")
         .fillna(0, ["kept", "aside"])
+        .withColumn("gone", F.coalesce("forgotten", F.lit(0)))
         .withColumn("events", F.col("kept"))
         .withColumn("quarantined", F.col("aside"))
-        .withColumn("duplicates", F.col("records") - F.col("kept") - F.col("aside"))
+        .withColumn("duplicates", F.col("records") - F.col("kept") - F.col("aside") - F.col("gone"))
     )
     warehouse.merge(INGEST_FILES, restated)
 
@@ -473,6 +480,7 @@ def _ledger_row(
         "events": verdict.get("events", 0),
         "duplicates": verdict.get("duplicates", 0),
         "quarantined": _damaged(facts, verdict) + verdict.get("reused", 0),
+        "forgotten": facts["forgotten"] or None,
         "detail": facts["detail"],
         "run_id": taking.run_id,
         "ingested_at": taking.now,
@@ -490,6 +498,7 @@ def _skip(taking: Taking, files: Sequence[FileInfo]) -> None:
                     "status": "skipped",
                     "shape": describe(file.path).kind,
                     "records": 0,
+                    "forgotten": None,
                     "content_hash": "",
                     "detail": "by its folder",
                 },
