@@ -14,11 +14,11 @@ demo: ## Simulate a small organisation, run everything over it, show what was fo
 
 test: ## Run the default tests (ARGS=... goes to pytest)
 	@$(SETUP) --dev
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest $(SIDE) $(ARGS)
 
 test-slow: ## Run the tests marked slow
 	@$(SETUP) --dev
-	@.venv/bin/python -m pytest -m slow $(ARGS)
+	@.venv/bin/python -m pytest -m slow $(SIDE) $(ARGS)
 
 test-connect: ## Run the job through a Spark Connect server of its own
 	@$(SETUP) --dev
@@ -92,6 +92,9 @@ format: ## Let ruff rewrite the code
 clean: ## Remove .venv and everything made by builds, tests and the demo
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site demo
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two processes, each with a Spark of its own: small frames keep one core busy. A file's tests stay together.
+SIDE = --numprocesses 2 --dist loadfile
 
 # The first Python that fits; if none does, whichever there is, which then says what is wrong.
 SETUP = p="$(PYTHON)"; \
