@@ -29,17 +29,18 @@ def played(out: Path) -> list[str]:
     return [*simulated(out), *span]
 
 
-def contents(warehouse: Path) -> Contents:
-    """Every table's rows as sorted text, without what tells of running."""
+def contents(warehouse: Path | str, trail: str | None = None) -> Contents:
+    """Every table's rows as sorted text, without what tells of running; with the place of the trail, also
+    without where its files lay and when they were put there."""
     held: Contents = {}
+    aside = OF_RUNNING | ({"modified_at"} if trail else set())
     with open_duckdb(str(warehouse)) as look:
         for table in ALL:
             if table in (RUNS, DATA_QUALITY) or table.name.startswith("staged_"):
                 continue
-            names = [name for name in table.column_names if name not in OF_RUNNING]
-            if (warehouse / table.name).is_dir():
-                rows = look.rows(table)
-                held[table.name] = sorted(repr([_told(name, row[name]) for name in names]) for row in rows)
+            names = [name for name in table.column_names if name not in aside]
+            rows = [repr([_told(name, row[name]) for name in names]) for row in look.rows(table)]
+            held[table.name] = sorted(row.replace(trail, "TRAIL") if trail else row for row in rows)
     assert held.get("incidents"), "nothing to compare"
     return held
 

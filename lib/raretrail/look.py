@@ -1,20 +1,21 @@
 """Looking into a warehouse: rows of its tables, and queries over all of them by plain names.
 
-A warehouse in a directory of this machine is read by delta-rs and DuckDB, which start in a moment;
-any other, or where it is asked for, by Spark.
+A warehouse in a directory of this machine or in S3 is read by delta-rs and DuckDB, which start in a
+moment; any other, or where it is asked for, by Spark.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
-from raretrail import tables
+from raretrail import s3, tables
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.settings import Detector, load_settings
 from raretrail.tables import Table
@@ -23,8 +24,10 @@ from raretrail.views import View, views
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+    from deltalake import DeltaTable
     from pyspark.sql import Column, DataFrame
 
+    from raretrail.s3_files import S3Files
     from raretrail.warehouse import Warehouse
 
 Engine = Literal["duckdb", "spark"]
@@ -101,27 +104,69 @@ def directory_of(location: str) -> Path | None:
 
 def engine_for(location: str, wanted: Engine | None = None) -> Engine:
     """Which engine reads this warehouse. UsageError if it is to be DuckDB and cannot."""
-    local = directory_of(location) is not None
-    if wanted == "duckdb" and not local:
-        raise UsageError(f"--engine duckdb reads directories of this machine only, not {location}")
-    return wanted or ("duckdb" if local else "spark")
+    far = s3.is_s3(location)
+    can = directory_of(location) is not None or (far and _reads_s3())
+    if wanted == "duckdb" and not can:
+        if far:
+            raise UsageError(
+                f"--engine duckdb needs boto3 and fsspec for {location}: pip install 'raretrail[s3]'"
+            )
+        raise UsageError(f"--engine duckdb reads directories of this machine and S3 only, not {location}")
+    return wanted or ("duckdb" if can else "spark")
+
+
+def _reads_s3() -> bool:
+    return s3.is_installed() and find_spec("fsspec") is not None
 
 
 @contextmanager
 def open_duckdb(location: str, detectors: Sequence[Detector] | None = None) -> Iterator[DuckLook]:
-    """Look into a directory of this machine with DuckDB. UsageError if it holds no table.
+    """Look into a directory of this machine, or of S3, with DuckDB. UsageError if it holds no table.
 
     detectors are those the views tell of; those of the default settings if not given. UsageError, too,
     for a warehouse of a later version.
     """
-    folder = directory_of(location)
-    names = tables_in(folder) if folder else []
-    if folder is None or not names:
-        reason = "holds no tables" if folder and folder.is_dir() else "is not there"
+    if s3.is_s3(location):
+        with s3.told(f"--warehouse {location}", "s3:ListBucket and s3:GetObject"):
+            where, names = _at_s3(location)
+    else:
+        folder = directory_of(location)
+        names = tables_in(folder) if folder else []
+        where = _Where(str(folder))
+    if not names:
+        reason = "holds no tables" if s3.is_s3(location) or Path(where.base).is_dir() else "is not there"
         raise UsageError(f"--warehouse {location}: {reason}; `raretrail run` makes and fills it")
-    require_known_version(location, _version_in(folder))
+    require_known_version(location, _version_in(where))
     with _duckdb() as connection:
-        yield DuckLook(connection, folder, names, _known(detectors))
+        if where.files is not None:
+            connection.register_filesystem(where.files)
+        yield DuckLook(connection, where, names, _known(detectors))
+
+
+@dataclass(frozen=True)
+class _Where:
+    """A warehouse's place as delta-rs takes it, with its options, and the files of S3 where it is there."""
+
+    base: str
+    options: dict[str, str] | None = None
+    files: S3Files | None = None
+
+    def table(self, name: str) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        return DeltaTable(f"{self.base}/{name}", storage_options=self.options)
+
+
+def _at_s3(location: str) -> tuple[_Where, list[str]]:
+    """Where it is, and the names of the tables that may be there."""
+    from raretrail.s3_files import S3Files
+
+    bucket, prefix = s3.split(location.rstrip("/"))
+    folders, _ = s3.folder(bucket, f"{prefix}/" if prefix else "")
+    there = {folder.split("/")[-2] for folder in folders}
+    names = [table.name for table in tables.ALL if table.name in there]
+    base = f"s3://{bucket}/{prefix}".rstrip("/")
+    return _Where(base, s3.storage_options(), S3Files()), names
 
 
 @contextmanager
@@ -132,7 +177,7 @@ def open_rows(
     import pyarrow as pa
 
     with _duckdb() as connection:
-        look = DuckLook(connection, Path(), (), _known(detectors))
+        look = DuckLook(connection, _Where(""), (), _known(detectors))
         for table, some in rows.items():
             connection.register(table.name, pa.Table.from_pylist(list(some), schema=table.arrow_schema()))
         yield look
@@ -165,13 +210,12 @@ def require_known_version(location: str, found: str) -> None:
         )
 
 
-def _version_in(folder: Path) -> str:
-    """The version of the tables in a directory; '1' where they do not say."""
-    from deltalake import DeltaTable
+def _version_in(where: _Where) -> str:
+    """The version of the tables there; '1' where they do not say."""
     from deltalake.exceptions import DeltaError
 
     try:
-        properties = DeltaTable(str(folder / tables.RUNS.name)).metadata().configuration
+        properties = where.table(tables.RUNS.name).metadata().configuration
     except DeltaError:  # not there yet, or not to be read: reading it says so
         return "1"
     return str(properties.get(tables.VERSION_PROPERTY, "1"))
@@ -190,27 +234,41 @@ class DuckLook:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        folder: Path,
+        where: _Where,
         names: Sequence[str],
         detectors: Sequence[Detector],
     ) -> None:
         self._connection = connection
-        for name in names:
-            _register(connection, name, folder / name)
+        self._where = where
+        # Each table of S3 costs requests, so those named in what is asked are looked at, and not before.
+        self._pending = set(names)
+        if where.files is None:
+            self._register(names)
         for table in tables.ALL:
             if table.name not in names and not table.name.startswith("staged_"):
                 connection.register(table.name, table.arrow_schema().empty_table())
         self._views = views(detectors)
-        self._has_views = False
+        self._made: set[str] = set()
+
+    def _register(self, names: Iterable[str]) -> None:
+        for name in sorted(self._pending & set(names)):
+            _register(self._connection, name, self._where)
+        self._pending -= set(names)
 
     def _make_views(self, text: str) -> None:
-        """Create the views if the text names one: binding them all takes longer than most looks."""
+        """Create what the text names: binding all views takes longer than most looks, and a table of S3 costs
+        requests."""
         words = set(re.findall(r"\w+", text.lower()))
-        if self._has_views or not any(view.name in words for view in self._views):
-            return
-        for view in self._views:
-            self._connection.execute(f"CREATE TEMP VIEW {view.name} AS {view.sql('duckdb')}")
-        self._has_views = True
+        needed: list[View] = []
+        for view in reversed(self._views):  # a view reads those before it
+            if view.name in words:
+                needed.insert(0, view)
+                words |= set(re.findall(r"\w+", view.sql("duckdb").lower()))
+        self._register(words)
+        for view in needed:
+            if view.name not in self._made:
+                self._connection.execute(f"CREATE TEMP VIEW {view.name} AS {view.sql('duckdb')}")
+                self._made.add(view.name)
 
     def rows(
         self,
@@ -272,7 +330,7 @@ def _known(detectors: Sequence[Detector] | None) -> Sequence[Detector]:
     return load_settings()[0].detectors if detectors is None else detectors
 
 
-def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
+def _register(connection: duckdb.DuckDBPyConnection, name: str, where: _Where) -> None:
     """Make a Delta table readable under its name.
 
     DuckDB reads the Parquet files that the log lists. An Arrow dataset would do the same, but the
@@ -280,13 +338,20 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
     """
     import duckdb
     import pyarrow as pa
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
+    from deltalake.exceptions import DeltaError, TableNotFoundError
 
+    path = f"{where.base}/{name}"
     try:
-        table = DeltaTable(str(path))
+        table = where.table(name)
         features = table.protocol().reader_features or []
         files, schema = table.file_uris(), table.schema()
+        if where.files is not None:
+            files = where.files.of_table(table)
+    except TableNotFoundError:
+        if where.files is None:
+            raise
+        connection.register(name, next(t for t in tables.ALL if t.name == name).arrow_schema().empty_table())
+        return
     except DeltaError as error:
         raise RaretrailError(f"{path}: delta-rs cannot read it ({error}); `--engine spark` may") from None
     if features:
@@ -295,7 +360,8 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> N
         connection.register(name, pa.schema(schema.to_arrow()).empty_table())
         return
     # delta-rs writes some of a path as %xx, and DuckDB takes each for a pattern.
-    there = [file if Path(file).exists() else unquote(file) for file in files]
+    far = where.files is not None
+    there = [file if far or Path(file).exists() else unquote(file) for file in files]
     literal = [re.sub(r"([*?\[])", r"[\1]", file) for file in there]
     try:
         read = connection.read_parquet(literal, hive_partitioning=True, union_by_name=True)

@@ -89,6 +89,7 @@ class IngestSettings(Model):
     task_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
     driver_bytes: Annotated[int, Field(ge=0)] = 8 * 1024 * 1024
     duplicate_days: Annotated[int, Field(ge=1)] = 7
+    s3_reader: Literal["auto", "python", "spark"] = "auto"
 
 
 class GeoSettings(Model):
@@ -357,7 +358,9 @@ class Settings(Model):
         where alerts go, whose an account is and how long rows are kept is left out."""
         aside = ("trail", "warehouse", "spark", "monitoring", "accounts", "retention", "conf_dirs")
         left_out = dict.fromkeys(aside, True)
-        tree = self.model_dump(mode="json", exclude={**left_out, "alerts": {"webhook"}})
+        tree = self.model_dump(
+            mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": {"s3_reader"}}
+        )
         for detector in tree["detectors"]:
             del detector["examples"]  # they decide nothing
         tree["files"] = {

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
@@ -22,8 +22,12 @@ from raretrail import tables
 from raretrail.errors import BusyError, UsageError
 from raretrail.look import local_path as local_path
 from raretrail.look import require_known_version
+from raretrail.s3 import is_ours, is_s3
 from raretrail.tables import Table
 from raretrail.views import View
+
+if TYPE_CHECKING:
+    from raretrail.lease import Lease
 
 # What is staged is read whole, so statistics of its columns would be gathered for nothing.
 _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
@@ -50,6 +54,7 @@ class Warehouse:
         self._made: set[str] = set()
         self._current: set[str] = set()
         self._complete: set[str] = set()
+        self._lease: Lease | None = None
 
     def name(self, table: Table) -> str:
         """The table's name as SQL takes it, after FROM or MERGE INTO."""
@@ -159,6 +164,7 @@ class Warehouse:
         What several results are made of is staged, since a plan is computed anew for each use and
         nothing may be cached where Spark is reached over Connect.
         """
+        self._require_held()
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         writer = writer.options(**_NO_STATISTICS)
         if self.is_schema:
@@ -200,6 +206,7 @@ class Warehouse:
         clauses.append(f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})")
         if delete_missing:
             clauses.append(f"WHEN NOT MATCHED BY SOURCE AND ({delete_missing}) THEN DELETE")
+        self._require_held()
         self.spark.sql(
             f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {on} {' '.join(clauses)}",
             source=conform(rows, table),
@@ -211,6 +218,7 @@ class Warehouse:
             return
         names = on or [key for key in table.key if key in rows.columns]
         same = " AND ".join(f"t.`{name}` <=> s.`{name}`" for name in names)
+        self._require_held()
         self.spark.sql(
             f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {same} WHEN MATCHED THEN DELETE",
             source=rows,
@@ -241,16 +249,27 @@ class Warehouse:
     def held(self) -> Iterator[None]:
         """Hold the warehouse for one run; BusyError when another run does.
 
-        A local directory is held by a lock of the operating system, which goes with its process,
-        so a killed run blocks nobody. Elsewhere Delta's own conflict detection decides.
+        A local directory is held by a lock of the operating system, which goes with its process, so a
+        killed run blocks nobody; in S3 by an object that a killed run blocks others with for
+        `lease.LASTS`. Elsewhere, on Databricks and over Connect Delta's own conflict detection decides.
         """
-        if not self.directory:
+        if self.directory:
+            with self._held_directory(self.directory):
+                yield
+        elif is_s3(self.location) and is_ours(self.spark):
+            from raretrail import lease
+
+            with lease.held(self.location) as self._lease:
+                yield
+        else:
             yield
-            return
+
+    @contextlib.contextmanager
+    def _held_directory(self, directory: Path) -> Iterator[None]:
         import fcntl
 
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with open(self.directory / "_raretrail.lock", "a+") as lock:
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory / "_raretrail.lock", "a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -264,7 +283,13 @@ class Warehouse:
             lock.flush()
             yield
 
+    def _require_held(self) -> None:
+        """Before each write: RaretrailError where the lock was lost to another run."""
+        if self._lease is not None:
+            self._lease.require()
+
     def _save(self, table: Table, writer: DataFrameWriter) -> None:
+        self._require_held()
         if self.is_schema:
             writer.saveAsTable(self.name(table))
         else:

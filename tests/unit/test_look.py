@@ -137,12 +137,17 @@ def test_no_warehouse(tmp_path: Path) -> None:
         pass
 
 
-def test_which_engine_reads_which_warehouse(tmp_path: Path) -> None:
+def test_which_engine_reads_which_warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine_for(str(tmp_path)) == "duckdb"
     assert engine_for("relative/folder") == "duckdb"
     assert engine_for(str(tmp_path), "spark") == "spark"
-    assert engine_for("s3a://bucket/w") == engine_for("main.security") == "spark"
-    with pytest.raises(UsageError, match="directories of this machine"):
+    assert engine_for("s3a://bucket/w") == engine_for("s3://bucket/w") == "duckdb"
+    assert engine_for("abfss://w@account/w") == engine_for("main.security") == "spark"
+    with pytest.raises(UsageError, match="directories of this machine and S3 only"):
+        engine_for("abfss://w@account/w", "duckdb")
+    monkeypatch.setattr("raretrail.s3.find_spec", lambda name: None)
+    assert engine_for("s3a://bucket/w") == "spark"
+    with pytest.raises(UsageError, match="pip install"):
         engine_for("s3a://bucket/w", "duckdb")
 
 

@@ -3,7 +3,7 @@
 A trail lies at `[prefix/]AWSLogs/[o-<org>/]<account>/<service>/<region>/YYYY/MM/DD/<file>`. The
 record always has the last word: a path is asked only for what a record does not say, and for
 what to leave unread. Paths and URIs of any scheme are understood; nothing is opened here except
-by `list_local`.
+by `list_local` (`objects.list_objects` is its like for S3).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal, NamedTuple
 
@@ -76,8 +76,7 @@ def describe(path: str) -> PathFacts:
     if service_at is not None:
         kind = _KINDS.get(parts[service_at], "other")
     else:
-        # A copy of part of a trail: the service's folder may stand without AWSLogs above it.
-        service_at = next((i for i in reversed(range(len(parts))) if parts[i] in _KINDS), None)
+        service_at = _kind_position(parts)
         if service_at is not None:
             kind = _KINDS[parts[service_at]]
     if service_at is not None:
@@ -94,7 +93,7 @@ def describe(path: str) -> PathFacts:
         kind or "log",
         account,
         region.replace("_", "-") if region else None,
-        _day_of_folders(parts) or (_day(named["day"]) if named else None),
+        day_of_folders(parts) or (_day(named["day"]) if named else None),
     )
 
 
@@ -156,21 +155,23 @@ def _walk(root: str, days: Collection[date] | None) -> Iterator[FileInfo]:
             ) from error
         for entry in entries:
             if entry.is_dir():
-                if not entry.name.startswith((".", "_")) and _worth_entering(entry.path, days):
+                if not entry.name.startswith((".", "_")) and worth_entering(entry.path, days):
                     pending.append(entry.path)
             elif is_candidate(entry.name) and entry.is_file():
                 with contextlib.suppress(FileNotFoundError):
                     yield _info(entry.path, entry.stat())
 
 
-def _worth_entering(folder: str, days: Collection[date] | None) -> bool:
+def worth_entering(folder: str, days: Collection[date] | None) -> bool:
+    """May a folder hold files of these days? Not one of another service, nor one of another day, month or
+    year of the trail."""
     parts = [part for part in re.split(r"[/\\]+", folder) if part]
     service_at = _service_position(parts)
     if service_at is not None and parts[service_at] not in _KINDS:
         return False
     if days is None:
         return True
-    day = _day_of_folders(parts)
+    day = day_of_folders(parts)
     if day is not None:
         return day in days
     # Years and months are left out only where the layout says that they are such.
@@ -196,7 +197,21 @@ def _service_position(parts: list[str]) -> int | None:
     return None
 
 
-def _day_of_folders(parts: list[str]) -> date | None:
+def region_position(parts: Sequence[str]) -> int | None:
+    """Where in the folders that of a region of the trail stands; below it are years, months and days."""
+    service_at = _kind_position(parts)
+    if service_at is None or not _REGION.fullmatch("".join(parts[service_at + 1 : service_at + 2])):
+        return None
+    return service_at + 1
+
+
+def _kind_position(parts: Sequence[str]) -> int | None:
+    """In a copy of part of a trail the service's folder may stand without AWSLogs above it."""
+    return next((i for i in reversed(range(len(parts))) if parts[i] in _KINDS), None)
+
+
+def day_of_folders(parts: list[str]) -> date | None:
+    """The day that folders `YYYY/MM/DD` among these name; None if none do."""
     for i in reversed(range(len(parts) - 2)):
         if len(parts[i]) == 4 and len(parts[i + 1]) <= 2 and len(parts[i + 2]) <= 2:
             day = _day(parts[i] + parts[i + 1].zfill(2) + parts[i + 2].zfill(2))

@@ -1,15 +1,16 @@
 """Reading files in Spark: the same decoder here in the driver, in workers, or over `binaryFile`.
 
-A few small local files are read in this process, which spares starting a worker. More of them go
-to the workers, which open the files themselves; a task takes a delivery day, or a bounded share
-of one, so that copies of a record mostly meet in one task and a day's events are written to few
-files. Files on any other filesystem come through Spark's `binaryFile` source.
+A few small files are read in this process, which spares starting a worker. More of them go to the
+workers, which open the files themselves; a task takes a delivery day, or a bounded share of one, so
+that copies of a record mostly meet in one task and a day's events are written to few files. So it is
+with local files, and objects of S3 where Python may reach them. Files on any other filesystem come
+through Spark's `binaryFile` source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
@@ -28,6 +29,8 @@ from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery
 from raretrail.cloudtrail.principals import PrincipalRules
 from raretrail.cloudtrail.redaction import Redaction
+from raretrail.s3 import in_order, is_s3
+from raretrail.s3 import read as read_object
 from raretrail.tables import DECODED_COLUMNS, STAGED_CENSUS, Table
 from raretrail.warehouse import local_path
 
@@ -56,11 +59,17 @@ class Opened(NamedTuple):
 
 
 class ReadSettings(NamedTuple):
-    """How much is read where, bytes as stored; whose records are left out, where anybody was forgotten."""
+    """How much is read where, bytes as stored; whose records are left out, where anybody was forgotten. With
+    s3, Python opens objects of S3 itself."""
 
     driver_bytes: int
     task_bytes: int
     forgotten: Forgotten | None = None
+    s3: bool = False
+
+    def opens(self, path: str) -> bool:
+        """Whether a file is opened by Python, here or in workers, and not by Spark."""
+        return local_path(path) is not None or (self.s3 and is_s3(path))
 
 
 Read = Callable[[Iterable[Opened]], Iterator["pa.RecordBatch"]]
@@ -216,12 +225,24 @@ def _widened(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
 
 
 def _open(path: str, positions: Positions) -> Opened:
-    local = local_path(path)
     try:
-        with open(local or path, "rb") as file:
-            return Opened(path, file.read(), None, positions)
+        return Opened(path, read_object(path) if is_s3(path) else _read_local(path), None, positions)
     except OSError as error:
         return Opened(path, b"", f"{error.strerror or error}", positions)
+
+
+def _read_local(path: str) -> bytes:
+    with open(local_path(path) or path, "rb") as file:
+        return file.read()
+
+
+def _open_all(files: Iterable[tuple[str, Positions]]) -> Iterator[Opened]:
+    """The files, one after the other; those of S3 while the next ones are under way."""
+    for far, some in groupby(files, key=lambda file: is_s3(file[0])):
+        if far:
+            yield from in_order(lambda file: _open(*file), some)
+        else:
+            yield from starmap(_open, some)
 
 
 def to_tasks(files: Sequence[FileInfo], task_bytes: int) -> list[list[FileInfo]]:
@@ -250,11 +271,11 @@ def _map_files(
     settings: ReadSettings,
 ) -> DataFrame:
     none = Positions()
-    local = [file for file in files if local_path(file.path)]
-    if len(local) == len(files) and sum(file.bytes for file in files) <= settings.driver_bytes:
+    opened_here = all(settings.opens(file.path) for file in files)
+    if opened_here and sum(file.bytes for file in files) <= settings.driver_bytes:
         import pyarrow as pa
 
-        opened = (_open(file.path, positions.get(file.path, none)) for file in files)
+        opened = _open_all((file.path, positions.get(file.path, none)) for file in files)
         schema = table.arrow_schema()
         # createDataFrame stops at the first empty batch of a table and drops the rest unsaid.
         batches = [batch.cast(schema) for batch in read(opened) if batch.num_rows]
@@ -262,12 +283,12 @@ def _map_files(
         if rows.num_rows == 0:
             return spark.createDataFrame([], table.spark_schema())
         return spark.createDataFrame(rows, table.spark_schema())
-    if len(local) == len(files):
-        return _map_local(spark, files, positions, read, table, settings.task_bytes)
+    if opened_here:
+        return _map_here(spark, files, positions, read, table, settings.task_bytes)
     return _map_binary(spark, files, positions, read, table)
 
 
-def _map_local(
+def _map_here(
     spark: SparkSession,
     files: Sequence[FileInfo],
     positions: Mapping[str, Positions],
@@ -284,10 +305,12 @@ def _map_local(
 
     def in_worker(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from read(
-            _open(file["path"], Positions(file["leave_out"], file["reused"]))
-            for batch in batches
-            for task in batch.column(0).to_pylist()
-            for file in task
+            _open_all(
+                (file["path"], Positions(file["leave_out"], file["reused"]))
+                for batch in batches
+                for task in batch.column(0).to_pylist()
+                for file in task
+            )
         )
 
     # One row a task, one task a partition: repartition without a key deals rows out in turn.

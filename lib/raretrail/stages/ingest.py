@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
+from raretrail import s3
 from raretrail.baseline.facts import (
     to_agent_daily,
     to_error_quarter_hour,
@@ -29,6 +30,7 @@ from raretrail.baseline.facts import (
 from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
 from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, list_local
+from raretrail.cloudtrail.objects import list_objects
 from raretrail.cloudtrail.principals import PrincipalRules, load_rules
 from raretrail.cloudtrail.reading import (
     Positions,
@@ -103,8 +105,8 @@ class Taking:
 
     @property
     def read_settings(self) -> ReadSettings:
-        of = self.settings.ingest
-        return ReadSettings(of.driver_bytes, of.task_bytes, self.forgotten)
+        of, far = self.settings.ingest, reads_s3(self.warehouse, self.settings)
+        return ReadSettings(of.driver_bytes, of.task_bytes, self.forgotten, far)
 
 
 def ingest(
@@ -132,7 +134,11 @@ def ingest(
     redaction = load_redaction(settings.conf_file("redaction.yml"))
     taking = Taking(warehouse, geo, rules, redaction, settings, run_id, now, read_forgotten(warehouse))
     done = Ingested()
-    listed = [file for root in settings.trail for file in list_files(warehouse, root, recent)]
+    listed = [
+        file
+        for root in settings.trail
+        for file in list_files(warehouse, settings, root, recent, since, until)
+    ]
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
     wanted = [
         file for day, file in dated if (since is None or day >= since) and (until is None or day < until)
@@ -158,11 +164,28 @@ def ingest(
     return done
 
 
-def list_files(warehouse: Warehouse, root: str, recent: Collection[date] | None) -> list[FileInfo]:
-    """The files of a trail below root: path, bytes, time of modification."""
+def reads_s3(warehouse: Warehouse, settings: Settings) -> bool:
+    """Whether Python lists and opens objects of S3 itself, and not Spark."""
+    if settings.ingest.s3_reader != "auto":
+        return settings.ingest.s3_reader == "python"
+    return s3.is_ours(warehouse.spark) and s3.is_installed()
+
+
+def list_files(
+    warehouse: Warehouse,
+    settings: Settings,
+    root: str,
+    recent: Collection[date] | None,
+    since: date | None = None,
+    until: date | None = None,
+) -> list[FileInfo]:
+    """The files of a trail below root: path, bytes, time of modification. Those before `since`, or from
+    `until` on, may be left out already."""
     local = local_path(root)
     if local:
         return list_local(str(local), recent)
+    if s3.is_s3(root) and reads_s3(warehouse, settings):
+        return list_objects(root, recent, since, until)
     rows = (
         warehouse.spark.read.format("binaryFile")
         .option("recursiveFileLookup", "true")
@@ -262,8 +285,9 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
 
 def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:
     census = read_census(taking.warehouse.spark, files, taking.rules, taking.redaction, taking.read_settings)
-    if sum(file.bytes for file in files) <= taking.settings.ingest.driver_bytes and all(
-        local_path(file.path) for file in files
+    settings = taking.read_settings
+    if sum(file.bytes for file in files) <= settings.driver_bytes and all(
+        settings.opens(file.path) for file in files
     ):
         return census
     taking.warehouse.replace(STAGED_CENSUS, census)
