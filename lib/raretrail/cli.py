@@ -233,6 +233,9 @@ def _add_run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", dest="end", type=_moment, metavar="DATE", help="to here, exclusive")
     sub.add_argument("--lookback", metavar="2h", help="buckets judged again by every run")
     sub.add_argument("--history", metavar="90d", help="older deliveries are left alone")
+    sub.add_argument(
+        "--files-from", metavar="PATH", help="file or folder of S3 notifications that name new files"
+    )
     sub.add_argument("--format", choices=("text", "json"), default="text")
     sub.add_argument("--quiet", action="store_true", help="no progress")
     sub.add_argument("--log-format", choices=("text", "json"), help="of messages on standard error")
@@ -277,6 +280,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
         "asn_db": ("geo", "asn_db"),
         "lookback": ("score", "lookback"),
         "history": ("ingest", "history"),
+        "files_from": ("ingest", "files_from"),
         "remote": ("spark", "remote"),
         "log_format": ("monitoring", "log_format"),
     }.items():

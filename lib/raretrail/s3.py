@@ -27,7 +27,14 @@ _T = TypeVar("_T")
 _SCHEMES = ("s3://", "s3a://")
 # Requests under way at a time, of one process.
 AT_ONCE = 16
-_DENIED = {"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_DENIED = {
+    "AccessDenied",
+    "403",
+    "AllAccessDisabled",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+}
 
 
 class Object(NamedTuple):

@@ -90,6 +90,7 @@ class IngestSettings(Model):
     driver_bytes: Annotated[int, Field(ge=0)] = 8 * 1024 * 1024
     duplicate_days: Annotated[int, Field(ge=1)] = 7
     s3_reader: Literal["auto", "python", "spark"] = "auto"
+    files_from: str | None = None
 
 
 class GeoSettings(Model):
@@ -359,7 +360,7 @@ class Settings(Model):
         aside = ("trail", "warehouse", "spark", "monitoring", "accounts", "retention", "conf_dirs")
         left_out = dict.fromkeys(aside, True)
         tree = self.model_dump(
-            mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": {"s3_reader"}}
+            mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": {"s3_reader", "files_from"}}
         )
         for detector in tree["detectors"]:
             del detector["examples"]  # they decide nothing

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from job_tools import raretrail
 
+import tiny
 from raretrail import s3 as seen_from_here
 from s3_server import S3Server, s3_server
 
@@ -44,3 +46,26 @@ def as_root(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for logs and the Java shim."""
     return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="session")
+def organisation(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A tiny organisation with one intrusion, and the options to play its last two days."""
+    return tiny.played(tmp_path_factory.mktemp("org") / "simulated")
+
+
+@pytest.fixture(scope="session")
+def trail(s3: S3Server, organisation: list[str]) -> str:
+    """The bucket its trail lies in."""
+    bucket = s3.make_bucket("the-trail")
+    s3.upload(Path(organisation[1]), bucket)
+    return bucket
+
+
+@pytest.fixture(scope="session")
+def local(organisation: list[str], s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tiny.Contents:
+    """What the job leaves behind when trail and warehouse are folders of this machine."""
+    warehouse = tmp_path_factory.mktemp("local") / "w"
+    done = raretrail(s3, "run", *organisation, "--warehouse", str(warehouse), "--quiet")
+    assert done.returncode == 0, done.stderr
+    return tiny.contents(warehouse, f"{organisation[1]}/")

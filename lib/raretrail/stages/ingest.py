@@ -29,7 +29,8 @@ from raretrail.baseline.facts import (
 )
 from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
 from raretrail.cloudtrail.forgotten import Forgotten
-from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, list_local
+from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, is_candidate, list_local
+from raretrail.cloudtrail.notifications import messages_in, named_below
 from raretrail.cloudtrail.objects import list_objects
 from raretrail.cloudtrail.principals import PrincipalRules, load_rules
 from raretrail.cloudtrail.reading import (
@@ -80,10 +81,12 @@ _PROGRESS = Callable[[str], None]
 
 @dataclass
 class Ingested:
-    """What an ingest did: counts for `runs`, and the days whose facts it wrote."""
+    """What an ingest did: counts for `runs`, the days whose facts it wrote, and which messages that name
+    files were not understood."""
 
     counts: dict[str, int] = field(default_factory=dict)
     days: set[date] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
 
     def add(self, **counts: int) -> None:
         for name, count in counts.items():
@@ -134,11 +137,14 @@ def ingest(
     redaction = load_redaction(settings.conf_file("redaction.yml"))
     taking = Taking(warehouse, geo, rules, redaction, settings, run_id, now, read_forgotten(warehouse))
     done = Ingested()
-    listed = [
-        file
-        for root in settings.trail
-        for file in list_files(warehouse, settings, root, recent, since, until)
-    ]
+    if settings.ingest.files_from and recent is not None:
+        listed = _named_files(taking, settings.ingest.files_from, done)
+    else:
+        listed = [
+            file
+            for root in settings.trail
+            for file in list_files(warehouse, settings, root, recent, since, until)
+        ]
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
     wanted = [
         file for day, file in dated if (since is None or day >= since) and (until is None or day < until)
@@ -197,6 +203,30 @@ def list_files(
     if recent is None:
         return files
     return [file for file in files if day_of_delivery(file.path, file.modified_at) in recent]
+
+
+def _named_files(taking: Taking, location: str, done: Ingested) -> list[FileInfo]:
+    """The files of the trail that messages name. One that is gone again is left to the nightly listing."""
+    if not reads_s3(taking.warehouse, taking.settings):
+        raise UsageError(
+            "--files-from: files are named by notifications only where Python reads S3 (boto3 installed, "
+            "neither Databricks nor Connect, ingest.s3_reader not spark)"
+        )
+    roots = [root for root in taking.settings.trail if s3.is_s3(root)]
+    named = named_below(messages_in(location), roots)
+    with s3.told(f"--files-from {location}", "s3:GetObject on what it names"):
+        found = list(s3.in_order(s3.look_up, named.objects))
+    done.add(
+        files_named=len(named.objects),
+        files_named_elsewhere=named.elsewhere,
+        messages_refused=len(named.refused),
+    )
+    done.refused = named.refused
+    return [
+        FileInfo(path, one.bytes, one.modified_at)
+        for path, one in zip(named.objects, found, strict=True)
+        if one and is_candidate(path.rpartition("/")[2])
+    ]
 
 
 def only_new(files: Sequence[FileInfo], warehouse: Warehouse) -> list[FileInfo]:

@@ -230,7 +230,16 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
             f"{since} .. {until or 'now'} and were left (history: {format_duration(history)}); "
             "to judge older events give --from and --to"
         )
-    if not counts["files_listed"]:
+    if taken.refused:
+        this.messages.append(
+            f"{len(taken.refused)} messages of --files-from were not understood, as {taken.refused[0]}"
+        )
+    if elsewhere := counts.get("files_named_elsewhere"):
+        this.messages.append(
+            f"--files-from named {elsewhere} files outside of {', '.join(this.settings.trail)}: left alone"
+        )
+    named = "files_named" in counts
+    if not counts["files_listed"] and not named:
         this.messages.append(f"no files found under {', '.join(this.settings.trail)}")
 
 
