@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-connect test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-detection bench-elsewhere bench-variations
+.PHONY: help setup demo test test-slow test-connect test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-cluster bench-detection bench-elsewhere bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ test-connect: ## Run the job through a Spark Connect server of its own
 	@$(SETUP) --dev
 	@.venv/bin/python -m pytest -m cluster tests/cluster/test_connect.py $(ARGS)
 
-test-cluster: ## Run the job on a standalone cluster that loses a worker
+test-cluster: ## Run the job on a standalone cluster of bare workers, on S3; one is killed
 	@$(SETUP) --dev
 	@.venv/bin/python -m pytest -m cluster tests/cluster/test_standalone.py $(ARGS)
 
@@ -57,6 +57,10 @@ docs: ## Build the manual into site/
 bench: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
 	@$(SETUP) --dev
 	@.venv/bin/python bench/speed.py --into docs/performance.md $(ARGS)
+
+bench-cluster: ## One worker and two on S3, the main job (ARGS=--people=20)
+	@$(SETUP) --dev
+	@.venv/bin/python bench/cluster.py --into docs/object-storage.md $(ARGS)
 
 bench-detection: ## Recall at a budget on simulated organisations (about an hour; ARGS=--seeds=21)
 	@$(SETUP) --dev

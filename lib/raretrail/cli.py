@@ -127,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     maintain.add_argument("--remote", metavar="sc://HOST", help="a Spark Connect server")
     maintain.add_argument("--quiet", action="store_true", help="no progress")
 
+    pack = command("pack", "pack the library for executors that have nothing but Python", _pack)
+    pack.add_argument("out", metavar="FILE.tar.gz", help="the archive to write")
+
     sql = command("sql", "query tables and views by their plain names", _sql)
     sql.add_argument("query")
     _add_look_options(sql, formats=("text", "csv", "json"))
@@ -482,6 +485,14 @@ def _verify_trail(arguments: argparse.Namespace) -> int:
         counts = Counter((row["kind"], row["status"]) for row in rows)
         print(", ".join(f"{n:,} {kind}s {status}" for (kind, status), n in sorted(counts.items())))
     return EXIT_HELD if wrong else EXIT_DONE
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from raretrail.pack import lines_of, pack
+
+    out = Path(arguments.out)
+    print("\n".join(lines_of(pack(out), out)))
+    return EXIT_DONE
 
 
 def _sql(arguments: argparse.Namespace) -> int:

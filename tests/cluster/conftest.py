@@ -24,9 +24,15 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def local(options: list[str], scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> tiny.Contents:
-    """What the job leaves behind when it runs on this machine alone."""
+def local_warehouse(options: list[str], scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the job has run on this machine alone."""
     warehouse = tmp_path_factory.mktemp("local") / "w"
     done = run([sys.executable, "-m", "raretrail", "run", *options, "--warehouse", str(warehouse)], scratch)
     assert done.returncode == 0, done.stderr
-    return tiny.contents(warehouse)
+    return warehouse
+
+
+@pytest.fixture(scope="session")
+def local(local_warehouse: Path) -> tiny.Contents:
+    """What it leaves behind there."""
+    return tiny.contents(local_warehouse)

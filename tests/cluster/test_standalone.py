@@ -1,4 +1,4 @@
-"""The job on Spark's own cluster: a master, two workers of one core, one of them killed on the way."""
+"""The job on Spark's own cluster, trail and warehouse in S3, a worker of two killed on the way."""
 
 from __future__ import annotations
 
@@ -7,99 +7,62 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from cluster_tools import ROOT, environment, free_port, server
+from cluster_tools import Cluster, run
 
 import tiny
-from raretrail import runtime
+from raretrail import s3 as seen_from_here
+from s3_server import s3_server
 
 pytestmark = pytest.mark.cluster
 
-_MASTER = "org.apache.spark.deploy.master.Master"
-_WORKER = "org.apache.spark.deploy.worker.Worker"
+
+@pytest.fixture(scope="module")
+def archive(scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What executors are sent, made by the command that docs name."""
+    out = tmp_path_factory.mktemp("packed") / "raretrail-env.tar.gz"
+    done = run([sys.executable, "-m", "raretrail", "pack", str(out)], scratch)
+    assert done.returncode == 0, done.stderr
+    return out
 
 
-class Cluster:
-    """A master's address and its workers' processes."""
-
-    def __init__(self, master: str, workers: list[subprocess.Popen[bytes]]) -> None:
-        self.master = master
-        self.workers = workers
-
-
-@pytest.fixture
-def cluster(scratch: Path, tmp_path: Path) -> Iterator[Cluster]:
-    spark_class = str(runtime.spark_home() / "bin" / "spark-class")
-    port = free_port()
-    with ExitStack() as stack:
-
-        def start(name: str, listens: int, *command: str) -> subprocess.Popen[bytes]:
-            return stack.enter_context(
-                server([spark_class, *command], tmp_path / f"{name}.log", listens, scratch)
-            )
-
-        start(
-            "master", port, _MASTER, "--host", "127.0.0.1", "--port", str(port), "--webui-port",
-            str(free_port()),
-        )  # fmt: skip
-        workers = []
-        for n in (1, 2):
-            listens = free_port()
-            workers.append(
-                start(
-                    f"worker{n}", listens, _WORKER, "--host", "127.0.0.1", "--port", str(listens),
-                    "--webui-port", str(free_port()), "--cores", "1", "--memory", "2g", "--work-dir",
-                    str(tmp_path / f"work{n}"), f"spark://127.0.0.1:{port}",
-                )
-            )  # fmt: skip
-        yield Cluster(f"spark://127.0.0.1:{port}", workers)
-
-
-def _submit(
-    cluster: Cluster, options: list[str], warehouse: Path, scratch: Path, log: Path
-) -> subprocess.Popen[bytes]:
-    conf = {
-        "spark.executor.memory": "1500m",
-        "spark.driver.memory": "2g",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.ui.enabled": "false",
-    }
-    given = [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
-    jars = ",".join(map(str, runtime.delta_jars()))
-    command = [
-        str(runtime.spark_home() / "bin" / "spark-submit"), "--master", cluster.master, "--jars", jars,
-        *given, str(ROOT / "jobs" / "run.py"), *options, "--warehouse", str(warehouse),
-    ]  # fmt: skip
-    with log.open("wb") as out:
-        return subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT,
-            env={**environment(scratch), "PYSPARK_DRIVER_PYTHON": sys.executable},
-        )  # fmt: skip
-
-
-def test_a_cluster_that_loses_a_worker_leaves_the_same_tables(
-    cluster: Cluster,
+def test_a_cluster_of_bare_workers_that_loses_one_leaves_the_same_tables(
     options: list[str],
-    local: tiny.Contents,
+    local_warehouse: Path,
+    archive: Path,
     scratch: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    warehouse, log = tmp_path / "w", tmp_path / "job.log"
-    job = _submit(cluster, options, warehouse, scratch, log)
-    try:
-        until = time.monotonic() + 300
-        while not (warehouse / "presence_daily" / "_delta_log").exists():
-            assert job.poll() is None and time.monotonic() < until, log.read_text()[-4000:]
-            time.sleep(0.2)
-        os.killpg(cluster.workers[0].pid, signal.SIGKILL)
-        job.wait(900)
-    finally:
-        job.kill()
-    assert job.returncode == 0, log.read_text()[-4000:]
-    assert not tiny.differences(local, tiny.contents(warehouse))
+    trail, log = Path(options[1]), tmp_path / "job.log"
+    with s3_server(tmp_path / "s3") as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        seen_from_here._client.cache_clear()
+        bucket = server.make_bucket("organisation")
+        server.upload(trail, bucket, "trail/")
+        cluster = Cluster(tmp_path, scratch, server.environment())
+        lacks = subprocess.run([cluster.python, "-c", "import raretrail"], capture_output=True, check=False)
+        assert b"No module named 'raretrail'" in lacks.stderr
+        given = ["--trail", f"s3a://{bucket}/trail", *options[2:], "--warehouse", f"s3a://{bucket}/w"]
+        # Nothing is read in the driver, however little there is.
+        conf = tmp_path / "conf.yml"
+        conf.write_text("ingest: {driver_bytes: 0}\n")
+        with cluster.running(workers=2):
+            job = cluster.submit([*given, "--conf", str(conf)], archive, log)
+            try:
+                facts = server.folder / bucket / "w" / "presence_daily" / "_delta_log"
+                until = time.monotonic() + 600
+                while not facts.exists():
+                    assert job.poll() is None and time.monotonic() < until, log.read_text()[-4000:]
+                    time.sleep(0.2)
+                os.killpg(cluster.workers[0].pid, signal.SIGKILL)
+                job.wait(900)
+            finally:
+                job.kill()
+                job.wait()
+            assert job.returncode == 0, log.read_text()[-4000:]
+        found = tiny.contents(f"s3a://{bucket}/w", f"s3://{bucket}/trail/")
+        assert not tiny.differences(tiny.contents(local_warehouse, f"{trail}/"), found)

@@ -105,6 +105,23 @@ def test_a_scheduled_run_costs_the_same_whatever_the_history(
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"{_ACCOUNT}_CloudTrail_{_REGION}_{day:%Y%m%d}T{region:04}Z_x.json.gz").touch()
         large, second = scheduled(3)
+        # What notifications name is not listed, nor read where it was taken before.
+        named = tmp_path / "messages.jsonl"
+        third = _deliver(as_root, bucket, now + timedelta(minutes=40), 4)
+        keys = [first, third, third, "AWSLogs-of-others/x.json.gz"]
+        named.write_text("".join(json.dumps({"s3Bucket": bucket, "s3ObjectKey": [k]}) + "\n" for k in keys))
+        by_message, _ = load_settings(
+            options={
+                "trail": settings.trail,
+                "warehouse": settings.warehouse,
+                "ingest": {"files_from": str(named)},
+            }
+        )
+        as_root.requests()
+        ended = run(spark, by_message, as_of=now + timedelta(hours=1))
+        told = as_root.requests()
+        assert ended.record["counts"]["events"] == 1
+        assert any("--files-from named 1 files outside" in message for message in ended.messages)
     finally:
         close_session(spark)
 
@@ -120,6 +137,8 @@ def test_a_scheduled_run_costs_the_same_whatever_the_history(
     assert counted(of_trail(large))["ListObjectsV2"] == 4  # root, account, service, region
     assert {r.key for r in of_trail(large) if r.operation == "GetObject"} == {second}
     assert {r.key for r in of_trail(small) if r.operation == "GetObject"} == {first}
+    assert counted(of_trail(told)) == {"HeadObject": 2, "GetObject": 2}
+    assert {r.key for r in of_trail(told) if r.operation == "GetObject"} == {third}
 
 
 def test_of_two_runs_at_once_one_yields(

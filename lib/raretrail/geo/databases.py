@@ -112,12 +112,14 @@ def old_databases_warning(city: GeoDatabase, asn: GeoDatabase | None, now: datet
 
 
 def local_path(worker_path: str) -> str:
-    """Where this machine has the database that `GeoDatabase.worker_path` names.
+    """Where this machine has the database that `GeoDatabase.worker_path` names: under that path, or where an
+    executor runs, into which `spark-submit --files` puts it.
 
     Raises UsageError where the package of the embedded database is not installed.
     """
     if worker_path != EMBEDDED:
-        return worker_path
+        sent = Path(worker_path).name
+        return sent if not Path(worker_path).exists() and Path(sent).is_file() else worker_path
     # find_spec looks without running the package's code, which importlib.resources would.
     spec = find_spec(_EMBEDDED_PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
