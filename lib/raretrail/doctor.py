@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raretrail import __version__, runtime, tables
+from raretrail import __version__, runtime, s3, tables
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.geo import databases
 from raretrail.look import Condition, directory_of, local_path, tables_in
@@ -49,6 +49,7 @@ _RUNS_SHOWN = 200
 _WAITS_LONG = timedelta(hours=1)
 _LOOKED_AT = 5000
 _LOOKED_BACK = timedelta(days=2)
+_POINT = "point it at AWSLogs/<organisation> or AWSLogs; see that the trail logs and this may read it"
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,12 @@ def examine(
     if "clock" in groups:
         lines += _clock(settings, now)
     if spark is None:
-        lines += _unseen(settings, groups)
-        if "runs" in groups and settings.warehouse and tables_in_local(settings.warehouse):
+        lines += _unseen(settings, groups, now)
+        location = settings.warehouse or ""
+        if "runs" in groups and (tables_in_local(location) or _is_seen(location)):
             from raretrail.look import open_duckdb
 
-            lines += _guarded(
-                "runs", "last runs", lambda: _runs_in(open_duckdb(settings.warehouse or ""), settings, now)
-            )
+            lines += _guarded("runs", "last runs", lambda: _runs_in(open_duckdb(location), settings, now))
     else:
         lines += _with_spark(spark, settings, now, groups)
     order = {name: at for at, name in enumerate(dict.fromkeys(line.group for line in lines))}
@@ -632,18 +632,39 @@ def _remote_roots(settings: Settings) -> list[str]:
     return [root for root in settings.trail if local_path(root) is None]
 
 
-def _unseen(settings: Settings, groups: Collection[str]) -> list[Line]:
+def _is_seen(location: str) -> bool:
+    """Whether Python looks at a place in S3 itself."""
+    from raretrail.look import engine_for
+
+    return s3.is_s3(location) and engine_for(location) == "duckdb"
+
+
+def _s3_trail(root: str, now: datetime) -> Line:
+    """Whether a trail in S3 has files of today or yesterday; lists those days only, as a run does."""
+    from raretrail.cloudtrail.objects import list_objects
+
+    days = {now.date(), now.date() - timedelta(days=1)}
+    found = list_objects(root, days)
+    if found:
+        return Line("trail", f"trail {root}", "ok", f"{len(found):,} files of {min(days)} and {max(days)}")
+    return Line("trail", f"trail {root}", "warn", "no files of today or yesterday were found", _POINT)
+
+
+def _unseen(settings: Settings, groups: Collection[str], now: datetime) -> list[Line]:
     """What only Spark could look at."""
     lines = []
     if "installation" in groups:
         seen = "Spark, Delta and workers were not started"
         lines.append(Line("installation", "spark session", "ok", f"{seen}; --spark tries them"))
     for root in _remote_roots(settings) if "trail" in groups else ():
+        if _is_seen(root):
+            lines += _guarded("trail", f"trail {root}", lambda r=root: [_s3_trail(r, now)])  # type: ignore[misc]
+            continue
         todo = "--spark looks at it as a run would"
         lines.append(Line("trail", f"trail {root}", "warn", "is elsewhere and was not looked at", todo))
     if settings.warehouse and directory_of(settings.warehouse) is None:
         for group in ("warehouse", "runs"):
-            if group in groups:
+            if group in groups and not (group == "runs" and _is_seen(settings.warehouse)):
                 seen = f"{settings.warehouse} is elsewhere and was not looked at"
                 lines.append(Line(group, group, "warn", seen, "--spark looks at it as a run would"))
     return lines
@@ -755,6 +776,8 @@ def _remote_trail(spark: SparkSession, root: str, now: datetime) -> Line:
     """Whether a trail elsewhere has files of today or yesterday; lists those day folders only."""
     from pyspark.errors import AnalysisException
 
+    if _is_seen(root) and s3.is_ours(spark):
+        return _s3_trail(root, now)
     name = f"trail {root}"
     found = 0
     for day in (now.date(), now.date() - timedelta(days=1)):
@@ -767,8 +790,7 @@ def _remote_trail(spark: SparkSession, root: str, now: datetime) -> Line:
                     raise
         if found:
             return Line("trail", name, "ok", f"{found:,} files of {day}")
-    todo = "point it at AWSLogs/<organisation> or AWSLogs; see that the trail logs and this may read it"
-    return Line("trail", name, "warn", "no files of today or yesterday were found", todo)
+    return Line("trail", name, "warn", "no files of today or yesterday were found", _POINT)
 
 
 def _remote_tables(warehouse: Any) -> Iterator[Line]:
@@ -778,8 +800,9 @@ def _remote_tables(warehouse: Any) -> Iterator[Line]:
         yield Line("warehouse", "warehouse", "warn", seen, "raretrail run makes and fills them")
         return
     if not warehouse.is_schema:
-        todo = "let the scheduler start one run at a time: nothing on object storage keeps two apart"
-        yield Line("warehouse", "lock", "ok", f"{warehouse.location}; {todo}")
+        held = s3.is_s3(warehouse.location) and s3.is_ours(warehouse.spark)
+        kept = "an object in it keeps two runs apart" if held else "let the scheduler start one run at a time"
+        yield Line("warehouse", "lock", "ok", f"{warehouse.location}; {kept}")
     for table in there:
         stored = {f.name: f.dataType.simpleString() for f in warehouse.read(table).schema.fields}
         yield _schema_line(table, stored, f"version {warehouse.version(table)}")

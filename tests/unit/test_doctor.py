@@ -69,7 +69,7 @@ def test_a_damaged_jar_fails_and_missing_ones_warn(monkeypatch: pytest.MonkeyPat
     jars = shutil.copytree(doctor.runtime.home() / "jars", tmp_path / "jars")
     monkeypatch.setattr(doctor.runtime, "home", lambda: tmp_path)
     assert seen("installation")["delta"].state == "ok"
-    damaged = next(iter(sorted(jars.glob("*.jar"))))
+    damaged = next(iter(sorted(jars.glob("delta-*.jar"))))
     damaged.write_bytes(b"no jar")
     assert seen("installation")["delta"].state == "fail"
     assert damaged.name in seen("installation")["delta"].seen
@@ -119,10 +119,10 @@ def test_trails_that_cannot_serve_fail(tmp_path: Path) -> None:
     digests = tmp_path / "d" / "AWSLogs" / "111122223333" / "CloudTrail-Digest" / "eu-west-1"
     digests.mkdir(parents=True)
     (digests / "digest.json.gz").write_bytes(b"x")
-    lines = seen("trail", trail=[gone, str(tmp_path / "d"), "s3a://elsewhere/AWSLogs"])
+    lines = seen("trail", trail=[gone, str(tmp_path / "d"), "abfss://t@elsewhere/AWSLogs"])
     assert lines[f"trail {gone}"].seen == "is not there"
     assert lines[f"trail {tmp_path / 'd'}"].seen == "holds only digest files"
-    assert lines["trail s3a://elsewhere/AWSLogs"].state == "warn"
+    assert lines["trail abfss://t@elsewhere/AWSLogs"].state == "warn"
     (tmp_path / "empty").mkdir()
     assert seen("trail", trail=[str(tmp_path / "empty")])[f"trail {tmp_path / 'empty'}"].state == "warn"
 
