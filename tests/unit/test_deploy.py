@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -134,3 +135,16 @@ def test_submit_lines_of_the_docs_name_jobs_and_options_that_are_there() -> None
         options = [w for w in re.split(r"[\s,\"'\[\]{}]+", found[2]) if w]
         options = options[: options.index("#")] if "#" in options else options
         assert accepted([found[1], *options]).warehouse
+
+
+def test_glue_hands_on_what_is_for_raretrail() -> None:
+    spec = importlib.util.spec_from_file_location("raretrail_glue", DEPLOY / "glue" / "raretrail_glue.py")
+    assert spec and spec.loader
+    glue = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(glue)
+    text = (DEPLOY.parent / "docs" / "deploy.md").read_text()
+    [given] = re.findall(r'"--raretrail": "([^"]+)"', text)
+    added = ["--JOB_NAME", "raretrail", "--job-bookmark-option", "job-bookmark-disable", "--enable-metrics"]
+    line = glue.command_line([*added, "--raretrail", given, "--TempDir", "s3://t"])
+    assert accepted(line).warehouse == "s3://security/warehouse"
+    assert f"raretrail-{__version__}-py3-none-any.whl" in text

@@ -28,6 +28,8 @@ DELIVERED = PathFacts("log", "123456789012", "eu-west-1", date(2024, 3, 1))
         f"s3a://bucket/a/prefix/of/2019/01/02/AWSLogs/{FOLDERS}/{NAME}",
         f"abfss://c@acct.dfs.core.windows.net/AWSLogs/o-exampleorgid/{FOLDERS}/{NAME}",
         f"file:/trail/AWSLogs/o-abcd/{FOLDERS}/{NAME}",
+        f"s3://aws-controltower-logs-1-eu-west-1/o-exampleorgid/AWSLogs/o-exampleorgid/{FOLDERS}/{NAME}",
+        f"s3://aws-controltower-logs-1-eu-west-1/o-exampleorgid/AWSLogs/{FOLDERS}/{NAME}",
         f"/copy/of/{FOLDERS}/{NAME}",
         f"C:\\trail\\AWSLogs\\{FOLDERS}\\{NAME}".replace("/", "\\"),
     ],
@@ -180,3 +182,19 @@ def test_list_local_of_a_file_and_of_nothing(tmp_path: Path) -> None:
     assert info.modified_at.tzinfo is UTC
     with pytest.raises(UsageError, match="nowhere"):
         list_local(str(tmp_path / "nowhere"))
+
+
+def test_what_lies_beside_a_trail_is_left_alone(tmp_path: Path) -> None:
+    """Results of CloudTrail Lake's queries, Config's snapshots of Control Tower."""
+    beside = [
+        "AWSLogs/123456789012/CloudTrail-Lake/Query/2024/03/01/0b3e7c1e/result_1.csv.gz",
+        "AWSLogs/123456789012/CloudTrail-Lake/Query/2024/03/01/0b3e7c1e/result_sign.json",
+        "o-exampleorgid/AWSLogs/o-exampleorgid/123456789012/Config/eu-west-1/2024/3/1/ConfigSnapshot/x.json.gz",
+    ]
+    delivered = f"o-exampleorgid/AWSLogs/o-exampleorgid/{FOLDERS}/{NAME}"
+    for name in (*beside, delivered):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+    assert {describe(f"s3://bucket/{name}").kind for name in beside} == {"other"}
+    for days in (None, {date(2024, 3, 1)}):
+        assert [info.path for info in list_local(str(tmp_path), days)] == [str(tmp_path / delivered)]

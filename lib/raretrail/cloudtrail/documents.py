@@ -2,7 +2,8 @@
 
 Shapes, by content and never by name: `{"Records": [...]}`, a bare array, one event, JSON lines or
 documents one after another, the answer of `LookupEvents`, EventBridge events, `{"aws":
-{"cloudtrail": ...}}`; each plain or gzip, also with members one after another and gzip in gzip.
+{"cloudtrail": ...}}`, rows of a table and OCSF events; each plain or gzip, also with members one after
+another and gzip in gzip.
 What is damaged is read around: whole records are kept, the rest is set aside as it stands.
 
 Texts of records come without the whitespace between tokens, so that a pretty-printed copy equals
@@ -22,6 +23,8 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # not in type
 from typing import Any, NamedTuple
 
 import msgspec
+
+from raretrail.cloudtrail import flattened, ocsf
 
 _decompressor: Callable[..., Any]
 try:
@@ -326,8 +329,13 @@ def unwrap_record(
 ) -> tuple[str, list[bytes | msgspec.Raw]] | None:
     """The shape and the record or records inside of an object that wraps them; None for an object
     that does not."""
+    if flattened.is_flattened(fields):
+        return "flattened", [flattened.to_record(_values(fields))]
     if len(SIGNATURE.intersection(key.lower() for key in fields)) >= 2:
         return None
+    if ocsf.is_ocsf(fields.keys()):
+        made = ocsf.to_record(_values(fields))
+        return ("ocsf", [made]) if made else None
     for shape, key in (("records", "Records"), ("lookup_events", "Events")):
         if fields.get(key, b"")[:1] == b"[":
             try:
@@ -345,6 +353,18 @@ def unwrap_record(
     if unwrap and fields.get(unwrap, b"")[:1] == b"{":
         return unwrap, [fields[unwrap]]
     return None
+
+
+def _values(fields: dict[str, bytes]) -> dict[str, Any]:
+    """The fields' values; what is no JSON is taken as text."""
+    return {key: _value(text) for key, text in fields.items()}
+
+
+def _value(text: bytes) -> Any:
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return text.decode("utf-8", "replace")
 
 
 def object_fields(text: bytes | msgspec.Raw) -> dict[str, bytes]:
