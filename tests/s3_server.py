@@ -72,8 +72,9 @@ class S3Server:
         self._program = program
         self._seen = 0
 
-    def client(self, user: User | None = None) -> Any:
-        """A boto3 client of S3 as this user; of the first one by default."""
+    def client(self, user: User | None = None, *, checksums: bool = True) -> Any:
+        """A boto3 client of S3 as this user, of the first one by default; without checksums it stores objects
+        as CloudTrail does, with an ETag alone."""
         import boto3
         from botocore.config import Config
 
@@ -84,7 +85,11 @@ class S3Server:
             region_name=REGION,
             aws_access_key_id=who.access,
             aws_secret_access_key=who.secret,
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 2}),
+            config=Config(
+                s3={"addressing_style": "path"},
+                retries={"max_attempts": 2},
+                request_checksum_calculation="when_supported" if checksums else "when_required",
+            ),
         )
 
     def environment(self, user: User | None = None) -> dict[str, str]:

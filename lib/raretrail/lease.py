@@ -106,9 +106,7 @@ class Lease:
         mark = uuid.uuid4().hex
         body = json.dumps({"holder": told, "mark": mark})
         try:
-            answer = s3.client().put_object(
-                Bucket=self._bucket, Key=self._key, Body=body.encode(), **condition
-            )
+            answer = s3.ask("put_object", Bucket=self._bucket, Key=self._key, Body=body.encode(), **condition)
         except ClientError as error:
             if error.response["Error"].get("Code") not in _TAKEN:
                 raise
@@ -124,7 +122,7 @@ class Lease:
         from botocore.exceptions import ClientError
 
         try:
-            answer = s3.client().get_object(Bucket=self._bucket, Key=self._key)
+            answer = s3.ask("get_object", Bucket=self._bucket, Key=self._key)
         except ClientError as error:
             if error.response["Error"].get("Code") in ("NoSuchKey", "404"):
                 return None

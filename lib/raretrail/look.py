@@ -166,7 +166,7 @@ def _at_s3(location: str) -> tuple[_Where, list[str]]:
     there = {folder.split("/")[-2] for folder in folders}
     names = [table.name for table in tables.ALL if table.name in there]
     base = f"s3://{bucket}/{prefix}".rstrip("/")
-    return _Where(base, s3.storage_options(), S3Files()), names
+    return _Where(base, s3.storage_options(bucket), S3Files()), names
 
 
 @contextmanager

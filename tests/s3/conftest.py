@@ -11,6 +11,7 @@ from job_tools import raretrail
 
 import tiny
 from raretrail import s3 as seen_from_here
+from s3_faults import Proxy, faulty
 from s3_server import S3Server, s3_server
 
 _NUMBERS = itertools.count()
@@ -40,6 +41,22 @@ def as_root(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]
     seen_from_here._client.cache_clear()
     yield s3
     seen_from_here._client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    """A proxy before the server, shared by all tests."""
+    with faulty(s3) as made:
+        yield made
+
+
+@pytest.fixture
+def through(proxy: Proxy, as_root: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The proxy, through which this process reaches the server until it is told to misbehave."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    proxy.does()
+    yield proxy
+    proxy.does()
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ def test_a_request_that_is_sent_twice_finds_its_own_lock(
             client.put_object(**request)
             return client.put_object(**request)
 
-    monkeypatch.setattr(seen_from_here, "client", lambda: Twice())
+    monkeypatch.setattr(seen_from_here, "client", lambda bucket: Twice())
     with held(warehouse, _SHORT) as lease:
         time.sleep(_SHORT.total_seconds() / 2)
         lease.require()
@@ -156,7 +156,7 @@ def test_a_server_without_conditional_writes_is_refused(
                 **{name: value for name, value in request.items() if not name.startswith("If")}
             )
 
-    monkeypatch.setattr(seen_from_here, "client", lambda: Careless())
+    monkeypatch.setattr(seen_from_here, "client", lambda bucket: Careless())
     with pytest.raises(UsageError, match="no conditional writes"):
         Lease(warehouse).take()
 
@@ -167,5 +167,5 @@ def test_a_warehouse_one_may_not_write_is_said_so(
     for name, value in as_root.environment(as_root.make_user("onlooker")).items():
         monkeypatch.setenv(name, value)
     seen_from_here._client.cache_clear()
-    with pytest.raises(UsageError, match=r"--warehouse .*AccessDenied; .*s3:PutObject"):
+    with pytest.raises(UsageError, match=r"--warehouse .*AccessDenied: .*s3:PutObject"):
         Lease(warehouse).take()

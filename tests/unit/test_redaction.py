@@ -41,6 +41,7 @@ NAMED = {
     "SecretString": PASSWORD,
     "privateKey": PEM,
     "x-amz-security-token": SESSION,
+    "X-Amz-Signature": KEY,
     "client_secret": PASSWORD,
     "DB-PASSWORD": PASSWORD,
     "x-api-key": PASSWORD,
@@ -344,3 +345,10 @@ def test_wrong_rules_are_refused(tmp_path: Path, old: str, new: str, said: str) 
     wrong.write_text(text.replace(old, new, 1))
     with pytest.raises(UsageError, match=said):
         load_redaction(wrong)
+
+
+def test_a_presigned_url_opens_nothing_any_more() -> None:
+    url = f"https://b.s3.amazonaws.com/k?X-Amz-Security-Token={KEY}&X-Amz-Signature={KEY}&X-Amz-Expires=900"
+    kept = f"https://b.s3.amazonaws.com/k?X-Amz-Security-Token={MARKER}&X-Amz-Signature={MARKER}&X-Amz-Expires=900"
+    assert REDACTION.text(url) == kept
+    assert REDACTION.document(to_json({"a": url})) == to_json({"a": kept})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal, NamedTuple
 
@@ -56,6 +56,10 @@ class PathFacts(NamedTuple):
     day: date | None
 
 
+# Told a folder that may not be listed, and why.
+Refuse = Callable[[str, str], None]
+
+
 class FileInfo(NamedTuple):
     """One file as listed: its path, its size in bytes, its time of modification (UTC)."""
 
@@ -97,6 +101,12 @@ def describe(path: str) -> PathFacts:
     )
 
 
+def account_of(folder: str) -> str | None:
+    """The account whose folder of a trail this is, or lies in; None for what lies above."""
+    folder = folder.rstrip("/")
+    return describe(f"{folder}/file").account or describe(f"{folder}/CloudTrail/file").account
+
+
 def day_of_delivery(path: str, modified_at: datetime) -> date:
     """The UTC day a file was delivered: from its path, else from its time of modification."""
     return describe(path).day or modified_at.astimezone(UTC).date()
@@ -116,16 +126,19 @@ def is_candidate(name: str) -> bool:
     )
 
 
-def list_local(root: str, days: Collection[date] | None = None) -> list[FileInfo]:
+def list_local(
+    root: str, days: Collection[date] | None = None, refuse: Refuse | None = None
+) -> list[FileInfo]:
     """The files below a local folder that may hold events, in the order of their paths.
 
     With `days`, folders `YYYY/MM/DD` of other days are not entered; files outside such folders are
     listed whatever their day. Folders of other services under `AWSLogs`, and folders that start
     with `.` or `_`, are never entered; digests and Insights are listed, so that they can be
-    counted. A `root` that is a file is listed whatever its name.
+    counted. A `root` that is a file is listed whatever its name. A folder of one account that may
+    not be listed is given to refuse, with why, and left out.
 
     Raises:
-        UsageError: `root` does not exist or cannot be listed.
+        UsageError: `root` does not exist, or it or a folder below cannot be listed.
     """
     try:
         if os.path.isfile(root):
@@ -133,10 +146,10 @@ def list_local(root: str, days: Collection[date] | None = None) -> list[FileInfo
         os.scandir(root).close()
     except OSError as error:
         raise UsageError(f"trail {root}: {error.strerror}; name a folder or file that exists") from error
-    return sorted(_walk(os.path.abspath(root), days), key=lambda info: info.path)
+    return sorted(_walk(os.path.abspath(root), days, refuse), key=lambda info: info.path)
 
 
-def _walk(root: str, days: Collection[date] | None) -> Iterator[FileInfo]:
+def _walk(root: str, days: Collection[date] | None, refuse: Refuse | None) -> Iterator[FileInfo]:
     seen: set[tuple[int, int]] = set()
     pending = [root]
     while pending:
@@ -150,9 +163,11 @@ def _walk(root: str, days: Collection[date] | None) -> Iterator[FileInfo]:
         except FileNotFoundError:
             continue  # removed since it was listed
         except OSError as error:
-            raise UsageError(
-                f"trail folder {folder}: {error.strerror}; make it readable or leave it out"
-            ) from error
+            reason = f"{error.strerror}; make it readable or leave it out"
+            if refuse is None or not account_of(folder):
+                raise UsageError(f"trail folder {folder}: {reason}") from error
+            refuse(folder, reason)
+            continue
         for entry in entries:
             if entry.is_dir():
                 if not entry.name.startswith((".", "_")) and worth_entering(entry.path, days):

@@ -13,6 +13,8 @@ from datetime import date
 from raretrail import s3
 from raretrail.cloudtrail.layout import (
     FileInfo,
+    Refuse,
+    account_of,
     day_of_folders,
     is_candidate,
     region_position,
@@ -21,7 +23,11 @@ from raretrail.cloudtrail.layout import (
 
 
 def list_objects(
-    root: str, days: Collection[date] | None = None, since: date | None = None, until: date | None = None
+    root: str,
+    days: Collection[date] | None = None,
+    since: date | None = None,
+    until: date | None = None,
+    refuse: Refuse | None = None,
 ) -> list[FileInfo]:
     """The files below a prefix of S3 that may hold events, in the order of their paths, `s3://BUCKET/KEY`.
 
@@ -31,12 +37,24 @@ def list_objects(
     Requests: one for the root, each account and each service of the trail (log, digest, Insights); for each
     region of these one for each thousand objects of the span, at least one, and without `days` one more.
 
+    A folder of one account that may not be listed is given to refuse, with why, and left out.
+
     Raises UsageError where the bucket or the right to list it is lacking, RaretrailError where S3 fails.
     """
     bucket, prefix = s3.split(root)
     first = max(filter(None, [since, min(days) if days else None]), default=None)
 
     def enter(folder: str) -> tuple[list[str], list[s3.Object]]:
+        try:
+            return look_into(folder)
+        except Exception as error:
+            reason = s3.why(error, "s3:ListBucket")
+            if refuse is None or not s3.is_denied(reason) or not account_of(folder):
+                raise
+            refuse(f"s3://{bucket}/{folder}", reason)
+            return [], []
+
+    def look_into(folder: str) -> tuple[list[str], list[s3.Object]]:
         parts = folder.split("/")[:-1]
         region_at = region_position(parts)
         if region_at is None:
@@ -65,7 +83,7 @@ def list_objects(
         )
 
     found: dict[str, s3.Object] = {}
-    with s3.told(root, "s3:ListBucket on it"), ThreadPoolExecutor(s3.AT_ONCE) as pool:
+    with s3.told(root, "s3:ListBucket"), ThreadPoolExecutor(s3.AT_ONCE) as pool:
         if prefix and not prefix.endswith("/"):
             named = [one for one in s3.folder(bucket, prefix)[1] if one.key == prefix]
             if named:
