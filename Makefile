@@ -34,7 +34,7 @@ test-s3: ## Run the job on a real S3 server, which Go builds the first time
 
 fuzz: ## Put 100,000 hostile files through the decoder (ARGS=--count=N)
 	@$(SETUP) --dev
-	@.venv/bin/python tests/robustness/fuzz.py $(ARGS)
+	@.venv/bin/python tests/robustness/fuzz.py --into docs/reliability.md $(ARGS)
 
 chaos: ## Kill the job 100 times, start it in pairs, fill its disk; compare every table (ARGS=--kills=N)
 	@$(SETUP) --dev

@@ -413,6 +413,15 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "format": "slack", "payload": "{}", "created_at": scored, "run_id": RUN, "attempts": 2,
         "last_attempt_at": scored, "delivered_at": scored, "status": "delivered",
     }  # fmt: skip
+    revision = {
+        "anomaly_id": found[-1]["anomaly_id"], "score_revision": 0, "revised_at": scored,
+        "revised_date": scored.date(), "reason": "late_events", "withdrawn": False,
+        "detector": found[-1]["detector"], "bucket_start": start, "recipient_account_id": ACCOUNT,
+        "principal": FARAH, "command": found[-1]["command"], "place_name": "Durban, ZA", "late_minutes": 46,
+        "was_bits": 25.3, "bits": 23.9, "was_score": 84.0, "score": 82.5, "was_event_count": 1,
+        "event_count": 1, "changed": ["agent_bits 9.40 to 8.00"], "was_incident_id": INCIDENT,
+        "incident_id": INCIDENT, "run_id": RUN,
+    }  # fmt: skip
     calibration = {
         "as_of": JUDGED,
         "settings_hash": _HASH,
@@ -426,6 +435,7 @@ def _findings(events: list[Row]) -> dict[str, list[Row]]:
         "incidents": [incident],
         "outbox": [alert],
         "calibrations": [calibration],
+        "revisions": [revision],
         "dispositions": [{"disposition_id": "d1", "incident_id": INCIDENT, "state": "acknowledged", **said}],
         "change_windows": [window],
     }
@@ -467,6 +477,8 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
         "detail": "a table", "recipient_account_id": ACCOUNT, "raw": "a,b", "raw_bytes": 3,
         "record_hash": "r", "run_id": RUN, "ingested_at": started,
     }  # fmt: skip
+    superseded = {**set_aside, "source_file": "four.json.gz", "reason": "superseded",
+                  "event_id": "event-0000", "detail": "another record corrects it", "raw": "{}"}  # fmt: skip
     checked = {"run_id": RUN, "severity": "warning", "checked_at": started, "gx_version": "1", "kwargs": "{}",
                "element_count": 5, "scope_value": None}  # fmt: skip
     stone = {"kind": "actor", "hash": "5e", "forgotten_at": started - timedelta(days=30),
@@ -482,7 +494,7 @@ def _runs(events: list[Row]) -> dict[str, list[Row]]:
             {"source_file": file["source_file"], "kind": "log", "status": "valid",
              "recipient_account_id": ACCOUNT, "aws_region": "eu-west-1", "checked_at": file["ingested_at"]},
         ],
-        "quarantine": [set_aside],
+        "quarantine": [set_aside, superseded],
         "data_quality": [
             {**checked, "suite": "events", "expectation": "some_events", "success": True,
              "observed_value": 5.0, "detail": "as expected"},

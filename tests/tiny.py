@@ -12,7 +12,10 @@ from raretrail.tables import ALL, DATA_QUALITY, RUNS
 
 SHAPE = Shape(seed=3, people=6, days=6, judged_days=2, accounts=2)
 # When and under which name something ran, and nothing else.
-OF_RUNNING = {"run_id", "ingested_at", "located_at", "first_scored_at", "checked_at"}
+OF_RUNNING = {
+    "run_id", "ingested_at", "located_at", "first_scored_at", "checked_at", "late_minutes", "revised_at",
+    "revised_date",
+}  # fmt: skip
 
 Contents = dict[str, list[str]]
 

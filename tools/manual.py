@@ -146,7 +146,9 @@ def _opening(path: Path) -> str:
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, info in model.model_fields.items():
-        if name == "conf_dirs" or any(_is_model(kind) for kind in typing.get_args(info.annotation)):
+        if name in ("conf_dirs", "broken_detectors") or any(
+            _is_model(kind) for kind in typing.get_args(info.annotation)
+        ):
             continue  # where settings came from; what has files of its own
         if _is_model(info.annotation):
             yield from _leaves(info.annotation, f"{prefix}{name}.")

@@ -572,9 +572,9 @@ def findings_of(look: Look, incident_ids: Sequence[str]) -> dict[str, list[dict[
 
 def _show(arguments: argparse.Namespace) -> int:
     from raretrail.look import Condition
-    from raretrail.show.one import incident_page
+    from raretrail.show.one import incident_page, revisions_of
     from raretrail.show.text import Screen, to_json
-    from raretrail.tables import DISPOSITIONS, EVENTS
+    from raretrail.tables import DISPOSITIONS, EVENTS, REVISIONS, RUNS
     from raretrail.verdicts import the_incident
 
     with _look(arguments) as look:
@@ -588,13 +588,35 @@ def _show(arguments: argparse.Namespace) -> int:
             order=(("event_time", "asc"), ("event_id", "asc")),
         )
         # What was said of it under this id or one of an incident it was joined with.
-        ids = [row["anomaly_id"] for row in findings] or [incident["incident_id"]]
+        known = [row["anomaly_id"] for row in findings]
+        former = [incident["incident_id"], *(incident["supersedes"] or [])]
+        ids = sorted({*known, *former})
         said = look.rows(DISPOSITIONS, Condition("incident_id", "in", ids), order=(("created_at", "asc"),))
+        history = look.rows(
+            RUNS,
+            Condition("run_id", "in", sorted({row["run_id"] for row in findings})),
+            Condition("mode", "=", "history"),
+            columns=("run_id",),
+        )
+        # Whoever plays history takes everything in late.
+        played = {row["run_id"] for row in history}
+        late = max((f["late_minutes"] or 0 for f in findings if f["run_id"] not in played), default=0)
+        gone = (Condition("was_incident_id", "in", former), Condition("withdrawn", "=", True))
+        revised = revisions_of(
+            [*look.rows(REVISIONS, Condition("anomaly_id", "in", ids)), *look.rows(REVISIONS, *gone)]
+        )
     if arguments.format == "json":
-        page = {"incident": incident, "findings": findings, "events": events, "dispositions": said}
+        page = {
+            "incident": incident,
+            "findings": findings,
+            "events": events,
+            "dispositions": said,
+            "revisions": revised,
+        }
         print(to_json(page, indent=2))
     else:
-        sys.stdout.write(incident_page(incident, findings, events, Screen.of(sys.stdout), said))
+        page_text = incident_page(incident, findings, events, Screen.of(sys.stdout), said, revised, late)
+        sys.stdout.write(page_text)
     return EXIT_DONE
 
 

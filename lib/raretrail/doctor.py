@@ -250,6 +250,9 @@ def _settings(settings: Settings) -> list[Line]:
         lines.append(Line("settings", "detectors", "ok", f"{len(on)} of {len(settings.detectors)} are on"))
     else:
         lines.append(Line("settings", "detectors", "fail", "none is on", "enable one in conf/detectors"))
+    for name, why in sorted(settings.broken_detectors.items()):
+        todo = "mend the file: what it finds is held until then, and every run ends with exit code 3"
+        lines.append(Line("settings", f"detector {name}", "fail", " ".join(why.split()), todo))
     for name, value in (("trail", settings.trail), ("warehouse", settings.warehouse)):
         if not value:
             todo = f"give --{name}, or set it in a settings file"

@@ -227,6 +227,16 @@ class Detector(Model):
     enabled: bool = True
     examples: Examples | None = None
 
+    @field_validator("requires")
+    @classmethod
+    def _of_terms(cls, requires: dict[str, float]) -> dict[str, float]:
+        from raretrail.tables import ANOMALIES
+
+        terms = {name.removesuffix("_bits") for name in ANOMALIES.column_names if name.endswith("_bits")}
+        if unknown := sorted(set(requires) - terms):
+            raise ValueError(f"{', '.join(unknown)}: no such term; there are {', '.join(sorted(terms))}")
+        return requires
+
 
 class KnownNetwork(Model):
     """A network the organisation knows, by blocks of addresses or by numbers of autonomous systems."""
@@ -317,6 +327,7 @@ class Settings(Model):
     alerts: AlertSettings = AlertSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     detectors: list[Detector] = []
+    broken_detectors: dict[str, str] = {}
     networks: list[KnownNetwork] = []
     accounts: list[Account] = []
     retention: dict[str, Annotated[int, Field(ge=1)]] = {}
@@ -358,7 +369,9 @@ class Settings(Model):
         """Hash of what decides results, the files of conf among it; where things lie, how Spark runs,
         where alerts go, whose an account is and how long rows are kept is left out."""
         aside = ("trail", "warehouse", "spark", "monitoring", "accounts", "retention", "conf_dirs")
+        # That the broken ones are missing among the detectors decides, not why.
         left_out = dict.fromkeys(aside, True)
+        left_out["broken_detectors"] = True
         tree = self.model_dump(
             mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": {"s3_reader", "files_from"}}
         )
@@ -461,12 +474,18 @@ def load_settings(
         tree = _overlay(tree, layer)
         sources.note(layer, name)
     detectors: dict[str, Any] = {}
+    broken: dict[str, str] = {}
     for folder in folders:
         for file in sorted((folder / "detectors").glob("*.yml")):
-            detectors[file.stem] = _parse(Detector, _read_yaml(file), str(file))
-            if detectors[file.stem].name != file.stem:
-                raise UsageError(f"{file}: name must be {file.stem!r}, the file's own name")
+            try:
+                detectors[file.stem] = _detector(file)
+                broken.pop(file.stem, None)
+            except UsageError as error:
+                # It holds back itself and no other: a run goes on, and ends as held.
+                detectors.pop(file.stem, None)
+                broken[file.stem] = str(error)
     tree["detectors"] = [detectors[name] for name in sorted(detectors)]
+    tree["broken_detectors"] = broken
     kinds: dict[str, type[BaseModel]] = {"networks": _NetworksFile, "accounts": _AccountsFile}
     for name, model in kinds.items():
         whole = [folder / f"{name}.yml" for folder in folders if (folder / f"{name}.yml").exists()]
@@ -474,6 +493,16 @@ def load_settings(
             tree[name] = getattr(_parse(model, _read_yaml(whole[-1]), str(whole[-1])), name)
     tree["conf_dirs"] = [str(folder) for folder in folders[1:]]
     return _parse(Settings, tree, " + ".join(name for name, layer in layers if layer)), dict(sources)
+
+
+def _detector(file: Path) -> Detector:
+    try:
+        detector = _parse(Detector, _read_yaml(file), str(file))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not UTF-8: {error}") from None
+    if detector.name != file.stem:
+        raise UsageError(f"{file}: name must be {file.stem!r}, the file's own name")
+    return detector
 
 
 def _parse(model: type[_M], tree: dict[str, Any], where: str) -> _M:

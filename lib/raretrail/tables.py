@@ -84,6 +84,7 @@ _HOLDS: dict[str, Holds] = {
             "rule_severity", "run_id", "scope", "scope_column", "seconds", "settings_hash", "severity",
             "shape", "source_file", "spike_scope", "state", "status", "suite", "suppressed_by",
             "table_name", "verdict", "window_id", "withdraws",
+            "changed", "corrects_event_id", "former_incident_ids", "supersedes", "was_incident_id",
         ),
         "neither",
     ),
@@ -331,6 +332,11 @@ DECODED_COLUMNS: tuple[Column, ...] = (
         "string",
         "addendum, compact JSON text as delivered: why a record came late or again",
     ),
+    _c(
+        "corrects_event_id",
+        "string",
+        "originalEventID, where the addendum says UPDATED_DATA: the event this one takes the place of",
+    ),
     _c("other_fields", "string", "Top-level keys this schema does not name, as one JSON object"),
     _c("request_id", "string", "requestID"),
     _c("shared_event_id", "string", "sharedEventID: one call logged in several accounts"),
@@ -381,6 +387,7 @@ QUARANTINE_REASONS: dict[str, str] = {
     "missing_event_name": "a record without eventName",
     "too_large": "a file or record over the bounds of size or nesting",
     "id_reused": "an event id already taken by a record with other content",
+    "superseded": "corrected by another record, whose corrects_event_id names it",
 }
 
 QUARANTINE = Table(
@@ -395,9 +402,14 @@ QUARANTINE = Table(
             arrival=True,
         ),
         _c("reason", "string", "One of: " + ", ".join(QUARANTINE_REASONS)),
-        _c("detail", "string", "What exactly was wrong"),
-        _c("raw", "string", "The text without secrets, up to 1 MiB"),
-        _c("raw_bytes", "bigint", "Length of the whole text in bytes"),
+        _c("detail", "string", "What exactly was wrong", arrival=True),
+        _c(
+            "raw",
+            "string",
+            "The text without secrets, up to 1 MiB; of what was an event first, its row as JSON",
+            arrival=True,
+        ),
+        _c("raw_bytes", "bigint", "Length of the whole text in bytes", arrival=True),
         _c("record_hash", "string", "Hash of the text"),
         _c("event_id", "string", "eventID, where it could be read"),
         _c("recipient_account_id", "string", "Account, where it could be read"),
@@ -441,7 +453,7 @@ INGEST_FILES = Table(
         ),
         _c("records", "bigint", "Records found", arrival=True),
         _c("events", "bigint", "Of these, in events", arrival=True),
-        _c("duplicates", "bigint", "Of these, copies of an event", arrival=True),
+        _c("duplicates", "bigint", "Of these, copies of an event or of a record set aside", arrival=True),
         _c("quarantined", "bigint", "Of these, in quarantine", arrival=True),
         _c(
             "forgotten",
@@ -498,6 +510,7 @@ STAGED_CENSUS = Table(
         *_WHERE_FROM,
         _c("event_id", "string", "eventID, or sha256:<hash of the record>"),
         _c("recipient_account_id", "string", "Account"),
+        _c("corrects_event_id", "string", "The event it takes the place of"),
         _c("record_hash", "string", "Hash of the record's compact JSON"),
         _c("event_time", "timestamp", "eventTime"),
         _c("event_date", "date", "UTC day of event_time"),
@@ -1200,9 +1213,11 @@ _SCORE: tuple[Column, ...] = (
         "score",
         "double",
         "0-100 by rank: (100 - score) / score incidents a day at least this unusual are expected",
+        # By the calibration of its day, which what comes later does not change.
+        arrival=True,
     ),
     _c("bits", "double", "How surprising it is, in bits; orders what ties in score"),
-    _c("severity", "string", "low, medium, high or critical, by score band"),
+    _c("severity", "string", "low, medium, high or critical, by score band", arrival=True),
 )
 
 _FINDING: tuple[Column, ...] = (
@@ -1221,6 +1236,12 @@ _FINDING: tuple[Column, ...] = (
     _c("event_count", "bigint", "Events in the bucket under this key"),
     _c("first_time", "timestamp", "First of them"),
     _c("last_time", "timestamp", "Last of them"),
+    _c(
+        "late_minutes",
+        "bigint",
+        "Minutes from when the slowest of them happened to when it was taken in",
+        arrival=True,
+    ),
     *PLACE_COLUMNS,
     *_ADDRESS,
     _c("geo_build", "string", "Build of the databases that placed it"),
@@ -1292,6 +1313,31 @@ STAGED_ANOMALIES = Table(
     key=("anomaly_id",),
 )
 
+STAGED_TOUCHED = Table(
+    "staged_touched",
+    "Published findings that rest on what came late, to be judged again beside the window",
+    (
+        *(
+            column
+            for column in _FINDING
+            if column.name
+            in (
+                "anomaly_id",
+                "bucket_start",
+                "bucket_date",
+                "recipient_account_id",
+                "principal",
+                "actor",
+                "command",
+                "source_ip_address",
+                "error_code",
+                "spike_bits",
+            )
+        ),
+    ),
+    key=("anomaly_id",),
+)
+
 ANOMALIES = Table(
     "anomalies",
     "One scored finding: what was unusual, every term of its score with its counts, the evidence",
@@ -1305,7 +1351,13 @@ ANOMALIES = Table(
             arrival=True,
         ),
         _c("first_scored_at", "timestamp", "When it was first published", arrival=True),
-        _c("score_revision", "int", "How often its row changed since", arrival=True),
+        _c("score_revision", "int", "How often its row changed since (table revisions)", arrival=True),
+        _c(
+            "former_incident_ids",
+            "array<string>",
+            "Ids of incidents it was in before, whose earliest finding became another",
+            arrival=True,
+        ),
         _c(
             "suppressed_by",
             "string",
@@ -1316,6 +1368,52 @@ ANOMALIES = Table(
     key=("anomaly_id",),
     partition_by=("bucket_date",),
     stats=("bucket_start", "principal", "command", "incident_id", "detector", "score"),
+)
+
+REVISION_REASONS: dict[str, str] = {
+    "late_events": "events of its bucket came after the bucket had been judged, or were corrected",
+    "late_history": "events came late, or were corrected, that share its principal, command or place",
+    "judged_again": "its bucket was judged again within the look-back, or by playing history",
+    "settings": "it was judged again under other settings",
+}
+
+REVISIONS = Table(
+    "revisions",
+    "One change of a published finding: what it was, what it became, and why; that an unfinished bucket gained "
+    "events which changed no bits is only counted, in score_revision",
+    (
+        _c("anomaly_id", "string", "The finding", arrival=True),
+        _c("score_revision", "int", "Its revision since", arrival=True),
+        _c("revised_at", "timestamp", "When it was revised", arrival=True),
+        _c("revised_date", "date", "UTC day of that", arrival=True),
+        _c("reason", "string", "One of: " + ", ".join(REVISION_REASONS), arrival=True),
+        _c(
+            "withdrawn",
+            "boolean",
+            "Whether it no longer stands: then it is in anomalies no more",
+            arrival=True,
+        ),
+        _c("detector", "string", "Its detector", arrival=True),
+        _c("bucket_start", "timestamp", "Start of its bucket", arrival=True),
+        _c("recipient_account_id", "string", "Account", arrival=True),
+        _c("principal", "string", "Principal", arrival=True),
+        _c("command", "string", "Command", arrival=True),
+        _c("place_name", "string", "The place in words", arrival=True),
+        _c("late_minutes", "bigint", "Its late_minutes since", arrival=True),
+        _c("was_bits", "double", "Bits before", arrival=True),
+        _c("bits", "double", "Bits since", arrival=True),
+        _c("was_score", "double", "Score before", arrival=True),
+        _c("score", "double", "Score since, by the calibration it was first scored by", arrival=True),
+        _c("was_event_count", "bigint", "Events before", arrival=True),
+        _c("event_count", "bigint", "Events since", arrival=True),
+        _c("changed", "array<string>", "Terms that changed: 'place_bits 6.97 to 0.0'", arrival=True),
+        _c("was_incident_id", "string", "Incident it was in", arrival=True),
+        _c("incident_id", "string", "Incident it is in since", arrival=True),
+        _c("run_id", "string", "Run that revised it", arrival=True),
+    ),
+    key=("anomaly_id", "score_revision", "revised_date"),
+    partition_by=("revised_date",),
+    retain_days=400,
 )
 
 INCIDENT_EVIDENCE: tuple[Column, ...] = (
@@ -1428,6 +1526,12 @@ INCIDENTS = Table(
         _c("evidence_event_ids", "array<string>", "Event ids of all its events, first 1,000"),
         _c("summary", "string", "What happened and why it is unusual, in a few words"),
         *INCIDENT_EVIDENCE,
+        _c(
+            "supersedes",
+            "array<string>",
+            "Incidents that became part of it, by their former ids; verdicts on them hold for it",
+            arrival=True,
+        ),
         _c("quality", "string", "ok, or the expectations that warned", arrival=True),
         _c("alerted_at", "timestamp", "When it was alerted, if it was", arrival=True),
         _c(
@@ -1593,8 +1697,13 @@ CALIBRATIONS = Table(
     (
         _c("as_of", "date", "The day whose findings and incidents are scored by it"),
         _c("settings_hash", "string", "Hash of the settings these are judged under"),
-        _c("judged_days", "int", "Days judged among the 30 before"),
-        _c("bits", "array<double>", "Bits of the incidents of these days, descending, first 1,000"),
+        _c("judged_days", "int", "Days judged among the 30 before", arrival=True),
+        _c(
+            "bits",
+            "array<double>",
+            "Bits of the incidents of these days as known then, descending, first 1,000",
+            arrival=True,
+        ),
     ),
     key=("as_of", "settings_hash"),
 )
@@ -1759,7 +1868,9 @@ ALL: tuple[Table, ...] = (
     STAGED_CENSUS,
     STAGED_SURPRISES,
     STAGED_ANOMALIES,
+    STAGED_TOUCHED,
     ANOMALIES,
+    REVISIONS,
     INCIDENTS,
     OUTBOX,
     DISPOSITIONS,

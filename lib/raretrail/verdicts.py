@@ -21,7 +21,7 @@ from raretrail.errors import RaretrailError, UsageError
 from raretrail.geo.addresses import range_of
 from raretrail.look import Condition, Look
 from raretrail.show.text import in_utc
-from raretrail.tables import ANOMALIES, CHANGE_WINDOWS, DISPOSITIONS, INCIDENTS, Table
+from raretrail.tables import ANOMALIES, CHANGE_WINDOWS, DISPOSITIONS, INCIDENTS, REVISIONS, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,6 +110,19 @@ def the_incident(look: Look, starts: str) -> Row:
         elif one:
             matching = one
     if not matching:
+        # Ids whose finding no longer stands: of an incident that became part of another, or of none.
+        heirs = look.rows(INCIDENTS, Condition("supersedes", "null", False))
+        matching = [row for row in heirs if any(id.startswith(starts) for id in row["supersedes"])]
+    if not matching:
+        gone = look.rows(
+            REVISIONS, Condition("anomaly_id", "starts", starts), Condition("withdrawn", "=", True)
+        )
+        if gone:
+            last = max(gone, key=lambda row: row["revised_at"])
+            raise UsageError(
+                f"{last['anomaly_id']} no longer stands since {last['revised_at']:%Y-%m-%d %H:%M} UTC "
+                f"({last['reason']}); the table revisions says what it was"
+            )
         raise UsageError(f"no incident or finding starts with {starts!r}; `raretrail incidents` lists them")
     if len(matching) > 1:
         raise UsageError(f"{starts!r} starts more than one id; give more of it")

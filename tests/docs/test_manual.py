@@ -200,3 +200,23 @@ def test_every_page_of_the_site_is_reached_from_the_first(site: Path) -> None:
     linked = set(re.findall(r'href="?([\w/.-]+\.html)', first))
     there = {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
     assert there - linked <= {"404.html", "index.html"}
+
+
+def test_every_promise_names_a_command_that_is_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = text.split("| promise |")[1].split("\n\n")[0].splitlines()[2:]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    defined = re.findall(r"^def (test_\w+)", tests, re.MULTILINE)
+    assert len(table) > 10
+    for row in table:
+        proofs = re.findall(r"`((?:make|raretrail) [^`]+)`", row.split(" | ")[-1])
+        assert proofs, row
+        for proof in proofs:
+            program, word, rest = [*proof.split(" ", 2), ""][:3]
+            assert word in (targets if program == "make" else {name for name, _ in manual.commands()}), proof
+            for name in re.findall(r"-k (\w+)", rest):
+                assert any(name in test for test in defined), proof
+            for path in re.findall(r"ARGS=(tests/\S+)", rest):
+                assert (ROOT / path).exists(), proof

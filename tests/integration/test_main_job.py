@@ -114,6 +114,7 @@ def played(
 
 def _terms(warehouse: Warehouse) -> list[tuple[Any, ...]]:
     names = [c.name for c in ANOMALIES.columns if c.type in ("double", "bigint") and not c.arrival]
+    names.append("score")
     rows = warehouse.read(ANOMALIES).select("anomaly_id", "incident_id", "summary", *names).collect()
     return sorted(tuple(row) for row in rows)
 
@@ -278,7 +279,7 @@ def test_bad_input_holds_its_account_until_it_is_mended(
     held = _history(spark, root, where)
     warehouse = Warehouse(spark, str(where))
     assert held.exit_code == EXIT_HELD
-    assert held.record["held_scopes"] == [f"recipient_account_id={ACCOUNT}"]
+    assert held.record["held_scopes"] == [f"account_region={ACCOUNT}/eu-west-1"]
     assert any("not_in_the_future" in message for message in held.messages), held.messages
     assert warehouse.read(ANOMALIES).count() == warehouse.read(INCIDENTS).count() == 0
     assert held.record["counts"]["findings"] > 0

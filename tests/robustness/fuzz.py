@@ -1,6 +1,6 @@
 """Hostile input by the hundred thousand: mutated files and records through both readings.
 
-    python tests/robustness/fuzz.py [--count N] [--processes 2] [--seed S] [--case I]
+    python tests/robustness/fuzz.py [--count N] [--processes 2] [--seed S] [--case I] [--into PAGE]
 
 Each case is made from its number alone, so that `--case I` runs one again. Held for each: nothing is
 raised, both readings agree, the ledger balances, every row is valid under the tables' Arrow schemas,
@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "tests"), str(ROOT / "tools")]
+
+from figures import put  # noqa: E402
 
 from factories import record, to_json  # noqa: E402
 from raretrail.cloudtrail.decode import (  # noqa: E402
@@ -358,6 +360,21 @@ def _chunks(count: int, size: int) -> Iterator[range]:
         yield range(start, min(count, start + size))
 
 
+def told(count: int, outcomes: Counter[str], failed: int, longest: float) -> str:
+    """The figures of a run in a sentence."""
+    reasons = {name[7:]: number for name, number in outcomes.items() if name.startswith("reason ")}
+    most = ", ".join(
+        f"{number:,} `{name}`" for name, number in sorted(reasons.items(), key=lambda r: -r[1])[:6]
+    )
+    records = outcomes["events"] + outcomes["quarantined"]
+    return (
+        f"{count:,} hostile files: {failed} raised or failed a check, {outcomes['records'] - records:,} "
+        f"records unaccounted for. {outcomes['records']:,} records, of which {outcomes['events']:,} could be "
+        f"taken and {outcomes['quarantined']:,} were set aside: {most} and {len(reasons) - 6} more reasons. "
+        f"The slowest file took {longest:.1f} s."
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run many cases and say what came of them; 1 if any failed."""
     parser = argparse.ArgumentParser(description="Mutated trail files through the decoder.")
@@ -365,6 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--case", type=int, help="run this one and show what fails")
+    parser.add_argument("--into", type=Path, help="a page of the manual to write the figures into")
     options = parser.parse_args(arguments)
     if options.case is not None:
         path, data = case(options.seed, options.case)
@@ -394,6 +412,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number, what in sorted(failures)[:20]:
         sys.stdout.write(f"FAILED --seed {options.seed} --case {number}: {what}\n")
     sys.stdout.write(f"{len(failures)} failed\n")
+    if options.into:
+        put(options.into, "fuzz", told(options.count, outcomes, len(failures), longest))
     return 1 if failures else 0
 
 

@@ -148,6 +148,7 @@ def test_every_column_of_a_delivered_record() -> None:
             "session_context": to_json(made["userIdentity"]["sessionContext"]).decode(),
             "tls_details": '{"tlsVersion":"TLSv1.3"}',
             "addendum": '{"reason":"DELIVERY_DELAY"}',
+            "corrects_event_id": None,
             "other_fields": '{"apiVersion":"2012-08-10","vpcEndpointAccountId":"999999999999"}',
             "request_id": made["requestID"],
             "shared_event_id": "shared",

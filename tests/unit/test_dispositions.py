@@ -126,7 +126,8 @@ def test_what_was_said_since_names_its_incidents_and_those_it_takes_a_word_back_
 _FINDING = (
     "anomaly_id string, incident_id string, detector string, principal string, command string, place string,"
     "source_ip_address string, address_key string, network string, recipient_account_id string,"
-    "first_time timestamp, last_time timestamp, bits double, first_scored_at timestamp"
+    "first_time timestamp, last_time timestamp, bits double, first_scored_at timestamp,"
+    "former_incident_ids array<string>"
 )
 
 

@@ -77,6 +77,14 @@ def test_a_damaged_jar_fails_and_missing_ones_warn(monkeypatch: pytest.MonkeyPat
     assert seen("installation")["delta"].state == "warn"
 
 
+def test_a_detector_that_cannot_be_used_is_a_line() -> None:
+    settings = load_settings()[0].model_copy(
+        update={"broken_detectors": {"mine": "mine.yml:\n  flor: unknown"}}
+    )
+    (line,) = [line for line in doctor._settings(settings) if line.name == "detector mine"]
+    assert (line.state, line.seen) == ("fail", "mine.yml: flor: unknown")
+
+
 def test_settings_without_places_or_detectors() -> None:
     lines = seen("settings")
     assert (lines["trail"].state, lines["warehouse"].state) == ("warn", "warn")

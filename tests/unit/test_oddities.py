@@ -62,7 +62,7 @@ def test_the_order_of_records_and_files_decides_nothing() -> None:
                 row[2:5]
                 for result in results
                 for row in result.rows
-                if row[1] not in decided[row[0]][0] | decided[row[0]][1]
+                if row[1] not in set().union(*decided[row[0]])
             ]
             outcomes.add(tuple(sorted(left)))
     assert len(outcomes) == 1
@@ -192,7 +192,31 @@ def test_a_correction_is_an_event_of_its_own_and_names_what_it_corrects() -> Non
     )
     found = events(trail_file([first, correction]))
     assert [e["event_id"] for e in found] == [first["eventID"], correction["eventID"]]
-    assert first["eventID"] in found[1]["addendum"]
+    assert [e["corrects_event_id"] for e in found] == [None, first["eventID"]]
+
+
+def test_a_correction_takes_the_place_of_what_it_corrects_in_any_order(tmp_path: Path) -> None:
+    """One record with a correction under an id of its own and a rival of that, one with a correction under
+    its id, and one that came late but corrects nothing."""
+
+    def corrects(event: dict[str, Any], region: str, **more: Any) -> dict[str, Any]:
+        addendum = {
+            "reason": "UPDATED_DATA",
+            "updatedFields": "awsRegion",
+            "originalEventID": event["eventID"],
+        }
+        return record({**more}, awsRegion=region, addendum=addendum)
+
+    one, two, late = record(), record(), record(addendum={"reason": "DELIVERY_DELAY"})
+    rivals = [corrects(one, "us-east-1"), corrects(one, "us-east-2")]
+    own = corrects(two, "us-east-1", eventID=two["eventID"])
+    for n, records in enumerate(permutations([one, two, late, *rivals, own])):
+        if n % 24:
+            continue
+        for of, some in enumerate((records[:2], records[2:3], records[3:])):
+            (tmp_path / f"{of}.json").write_bytes(to_json({"Records": some}))
+        [found] = account([str(tmp_path)])
+        assert (found.events, found.duplicates, dict(found.quarantined)) == (3, 0, {"superseded": 3})
 
 
 @pytest.mark.parametrize("written", ["20131102T010628Z", "2013-11-02T01:06:28Z"])

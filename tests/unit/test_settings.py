@@ -86,3 +86,34 @@ def test_retention_moves_no_hash_and_is_of_tables_with_days(tmp_path: Path) -> N
             load_settings(options={"retention": retention})
     with pytest.raises(UsageError, match=r"less than ingest.history \(200d\)"):
         load_settings(options={"retention": {"events": 120}, "ingest": {"history": "200d"}})
+
+
+_GOOD = "name: mine\ntitle: t\ndescription: d\nrequires: {place: 1}\nfloor: 5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (_GOOD.replace("floor", "flor"), "flor: unknown setting"),
+        (_GOOD.replace("place", "plaice"), "plaice: no such term"),
+        (_GOOD.replace("mine", "yours"), "name must be 'mine'"),
+        ("requires: {place: [", "not YAML"),
+        ("- a\n", "must be a mapping"),
+    ],
+)
+def test_a_detector_that_cannot_be_used_is_held_and_no_other(tmp_path: Path, text: str, why: str) -> None:
+    usual, _ = load_settings()
+    found, _ = load_settings(conf=str(folder(tmp_path, detectors__mine_yml=text)))
+    assert [d.name for d in found.detectors] == [d.name for d in usual.detectors]
+    assert found.broken_detectors.keys() == {"mine"}
+    assert why in found.broken_detectors["mine"] and "mine.yml" in found.broken_detectors["mine"]
+    assert found.hash == usual.hash
+
+
+def test_a_default_that_is_overlaid_by_a_broken_file_is_held(tmp_path: Path) -> None:
+    usual, _ = load_settings()
+    name = usual.detectors[0].name
+    found, _ = load_settings(conf=str(folder(tmp_path, **{f"detectors__{name}_yml": "floor: [\n"})))
+    assert found.broken_detectors.keys() == {name}
+    assert [d.name for d in found.detectors] == [d.name for d in usual.detectors[1:]]
+    assert found.hash != usual.hash

@@ -311,16 +311,17 @@ def to_first_uses_of_day(history: History) -> DataFrame:
 
 
 def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> History:
-    """`History` for the uses and pairs of days judged by one stored snapshot.
+    """`History` for the uses and pairs of days, each judged by its own stored snapshot.
 
-    uses (dimension, identity, value, day, is_actor) and pairs (kind, command, value, day) of one day;
-    stored as its tables hold it. What the snapshot does not know counts as never seen.
+    uses (dimension, identity, value, day, is_actor) and pairs (kind, command, value, day); stored as its
+    tables hold it, with as_of counted from 1970-01-01. What the snapshot of a day does not know counts as
+    never seen.
     """
     asked = uses.select(F.col("day").alias("as_of"), "dimension", "identity", "value", "is_actor")
     known = stored.identity_value.withColumn("last_use", F.unix_date("last_day")).select(
-        "dimension", "identity", "value", *MEASURES
+        "as_of", "dimension", "identity", "value", *MEASURES
     )
-    identity_values = asked.join(known, ["dimension", "identity", "value"], "left").fillna(
+    identity_values = asked.join(known, ["as_of", "dimension", "identity", "value"], "left").fillna(
         0, ["days_90", "recent_5", "on_last_day"]
     )
     values = (
@@ -328,6 +329,7 @@ def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> Histor
         .distinct()
         .join(
             stored.value.select(
+                "as_of",
                 "dimension",
                 "value",
                 F.col("days_90").alias("value_days_90"),
@@ -335,7 +337,7 @@ def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> Histor
                 "settled_90",
                 F.unix_date("first_day").alias("value_first_day"),
             ),
-            ["dimension", "value"],
+            ["as_of", "dimension", "value"],
             "left",
         )
         .fillna(0, ["value_days_90", "principals_90", "settled_90"])
@@ -344,27 +346,29 @@ def history_as_of(uses: DataFrame, pairs: DataFrame, stored: Snapshot) -> Histor
         asked.select("as_of", "dimension", "identity")
         .distinct()
         .join(
-            stored.identity.select("dimension", "identity", "active_days", "new_days"),
-            ["dimension", "identity"],
+            stored.identity.select("as_of", "dimension", "identity", "active_days", "new_days"),
+            ["as_of", "dimension", "identity"],
             "left",
         )
         .fillna(0, ["active_days", "new_days"])
     )
     day = asked.select("as_of").distinct()
     both = stored.command_place.select(
-        F.lit("place").alias("kind"), "command", F.col("place").alias("value"), "days_90"
+        "as_of", F.lit("place").alias("kind"), "command", F.col("place").alias("value"), "days_90"
     ).unionByName(
         stored.command_country.select(
-            F.lit("country").alias("kind"), "command", F.col("country").alias("value"), "days_90"
+            "as_of", F.lit("country").alias("kind"), "command", F.col("country").alias("value"), "days_90"
         )
     )
     return History(
         identity_values=identity_values,
         values=values,
         identities=identities,
-        dimensions=stored.dimension.join(day, how="cross"),
+        dimensions=stored.dimension.join(day, "as_of"),
         pairs=pairs.withColumnRenamed("day", "as_of")
-        .join(both.withColumnRenamed("days_90", "pair_days_90"), ["kind", "command", "value"], "left")
+        .join(
+            both.withColumnRenamed("days_90", "pair_days_90"), ["as_of", "kind", "command", "value"], "left"
+        )
         .fillna(0, ["pair_days_90"]),
     )
 

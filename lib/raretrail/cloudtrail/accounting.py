@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from raretrail.cloudtrail.decode import FileResult, census
 from raretrail.cloudtrail.layout import describe, list_local
@@ -55,21 +56,40 @@ def account(paths: Iterable[str], unwrap: str | None = None) -> list[Account]:
     return [_account(path, unwrap) for path in paths]
 
 
-def kept(results: Sequence[FileResult]) -> dict[str, tuple[set[int], set[int]]]:
-    """For each file of `census` results: the positions of duplicates, and of reused ids."""
-    best: dict[tuple[str, str], tuple[str, str, int]] = {}
+class Decided(NamedTuple):
+    """The positions in a file of duplicates, of reused ids, of records that others correct."""
+
+    duplicates: set[int]
+    reused: set[int]
+    superseded: set[int]
+
+
+def kept(results: Sequence[FileResult]) -> dict[str, Decided]:
+    """For each file of `census` results what is not kept, by the rules of `copies.with_verdict`."""
+    decided = {result.source_file: Decided(set(), set(), set()) for result in results}
+    by_id: dict[tuple[str, str], list[tuple[bool, str, str, int, str | None]]] = {}
     for result in results:
-        for file, position, event_id, recipient, record_hash, *_ in zip(*result.columns, strict=True):
-            found = (record_hash, file, position)
-            if found < best.get((recipient, event_id), ("~", "", 0)):
-                best[recipient, event_id] = found
-    decided: dict[str, tuple[set[int], set[int]]] = {r.source_file: (set(), set()) for r in results}
-    for result in results:
-        duplicates, reused = decided[result.source_file]
-        for file, position, event_id, recipient, record_hash, *_ in zip(*result.columns, strict=True):
-            winner = best[recipient, event_id]
-            if winner != (record_hash, file, position):
-                (duplicates if winner[0] == record_hash else reused).add(position)
+        for file, at, event_id, account, content, _, _, _, corrects in result.rows:
+            found = (corrects != event_id, content, file, at, corrects)
+            by_id.setdefault((account, event_id), []).append(found)
+    calls: dict[tuple[str, str], list[tuple[bool, str, str, str, int]]] = {}
+    for (account, event_id), records in by_id.items():
+        is_other, content, file, at, corrects = min(records, key=lambda one: one[:4])
+        calls.setdefault((account, corrects or event_id), []).append(
+            (corrects is None, content, event_id, file, at)
+        )
+        seen = {content}
+        for _, other, place, position, _ in sorted(records, key=lambda one: one[1:4]):
+            if (place, position) == (file, at):
+                continue
+            if other in seen:
+                decided[place].duplicates.add(position)
+            else:
+                seen.add(other)
+                (decided[place].reused if is_other else decided[place].superseded).add(position)
+    for of_call in calls.values():
+        for *_, file, at in sorted(of_call)[1:]:
+            decided[file].superseded.add(at)
     return decided
 
 
@@ -90,11 +110,12 @@ def _account(path: str, unwrap: str | None) -> Account:
         read.append(file)
     decided = kept(read)
     for file in read:
-        duplicates, reused = decided[file.source_file]
-        result.duplicates += len(duplicates)
-        if reused:
-            result.quarantined["id_reused"] += len(reused)
-        result.events += file.accepted - len(duplicates) - len(reused)
+        left = decided[file.source_file]
+        result.duplicates += len(left.duplicates)
+        for reason, aside in (("id_reused", left.reused), ("superseded", left.superseded)):
+            if aside:
+                result.quarantined[reason] += len(aside)
+        result.events += file.accepted - sum(map(len, left))
     return result
 
 

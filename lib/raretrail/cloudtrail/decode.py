@@ -59,6 +59,7 @@ CENSUS_COLUMNS: tuple[Column, ...] = tuple(
         "event_time",
         "event_date",
         "source_ip_address",
+        "corrects_event_id",
     )
 )
 
@@ -229,6 +230,7 @@ class _CensusRecord(msgspec.Struct, gc=False):
     sourceIPAddress: _Short | None = None
     eventID: _Short | None = None
     recipientAccountId: _Short | None = None
+    addendum: msgspec.Raw = _NULL
 
 
 _decode_record = msgspec.json.Decoder(_Record).decode
@@ -453,7 +455,8 @@ def _tolerant(fields: dict[str, bytes], redaction: Redaction) -> _Record:
     others: dict[str, bytes] = {}
     for key, value in fields.items():
         name = spelt.get(key.lower())
-        if name is None or (name != key and (name in fields or name in values)):
+        # The census reads an addendum by its own spelling alone.
+        if name is None or (name != key and (name in fields or name in values or name == "addendum")):
             others[key] = value
         elif name in _TEXTS:
             text = _scalar(value)
@@ -557,7 +560,20 @@ def _census_columns(reading: _Reading, accepted: _Accepted) -> list[list[Any]]:
         accepted.times,
         [time // DAY for time in accepted.times],
         [r.sourceIPAddress for r in accepted.records],
+        [_corrected(r.addendum) for r in accepted.records],
     ]
+
+
+def _corrected(addendum: msgspec.Raw) -> str | None:
+    """The id of the event that a record with this addendum takes the place of."""
+    if addendum is _NULL:
+        return None
+    fields = object_fields(bytes(addendum)) if bytes(addendum)[:1] == b"{" else {}
+    if fields.get("reason") != b'"UPDATED_DATA"':
+        return None
+    named = _scalar(fields.get("originalEventID", b"null"))
+    # No id is longer; what is may be anything.
+    return named if named and len(named) <= 60 else None
 
 
 def _event_columns(reading: _Reading, accepted: _Accepted, rules: PrincipalRules) -> list[list[Any]]:
@@ -611,6 +627,7 @@ def _event_columns(reading: _Reading, accepted: _Accepted, rules: PrincipalRules
         [w.session_context for w in who],
         _nested([r.tlsDetails for r in records]),
         _nested([r.addendum for r in records]),
+        [_corrected(r.addendum) for r in records],
         [r.other if type(r) is _Tolerated else _other(r) for r in records],
         [r.requestID for r in records],
         [r.sharedEventID for r in records],

@@ -61,6 +61,7 @@ def to_candidates(events: DataFrame) -> DataFrame:
             F.count(F.lit(1)).alias("event_count"),
             F.min("event_time").alias("first_time"),
             F.max("event_time").alias("last_time"),
+            F.max(F.unix_seconds("ingested_at") - F.unix_seconds("event_time")).alias("late_seconds"),
             F.bool_and(F.coalesce("read_only", F.lit(False))).alias("read_only"),
             F.min_by("user_agent", first).alias("user_agent"),
             F.min_by("access_key_id", first).alias("access_key_id"),
@@ -68,8 +69,9 @@ def to_candidates(events: DataFrame) -> DataFrame:
         .withColumn("bucket_start", F.col("bucket.start"))
         .withColumn("bucket_end", F.col("bucket.end"))
         .withColumn("bucket_date", F.to_date("bucket_start"))
+        .withColumn("late_minutes", F.expr("greatest(late_seconds, 0) DIV 60"))
         .withColumn("as_of", F.unix_date("bucket_date"))
-        .drop("bucket")
+        .drop("bucket", "late_seconds")
     )
 
 
@@ -311,7 +313,7 @@ def _only_most_surprising_agent(rows: DataFrame) -> DataFrame:
         "source_ip_address",
         "error_code",
     )
-    summed = ("event_count", "first_time", "last_time")
+    summed = ("event_count", "first_time", "last_time", "late_minutes")
     kept = [column for column in rows.columns if column not in (*key, *summed)]
     strangest = F.struct("bits", "agent_bits", "agent_family")
     return (
@@ -320,6 +322,7 @@ def _only_most_surprising_agent(rows: DataFrame) -> DataFrame:
             F.sum("event_count").alias("event_count"),
             F.min("first_time").alias("first_time"),
             F.max("last_time").alias("last_time"),
+            F.max("late_minutes").alias("late_minutes"),
             F.max_by(F.struct(*kept), strangest).alias("kept"),
         )
         .select(*key, *summed, *[F.col(f"kept.{column}") for column in kept])

@@ -40,17 +40,21 @@ def with_suppressed_by(findings: DataFrame, rules: Sequence[Rule]) -> DataFrame:
 
 
 def with_covering(findings: DataFrame, rules: Sequence[Rule]) -> DataFrame:
-    """findings plus covering: the rules that cover each, as an array of structs, oldest first.
+    """findings (with incident_id and former_incident_ids) plus covering: the rules that cover each, as an
+    array of structs, oldest first.
 
     A rule that names an incident covers all findings of the incident which holds the finding of that
-    id now. A rule with times covers findings all of whose events lie within them.
+    id now, or one that was part of the incident once. A rule with times covers findings all of whose
+    events lie within them.
     """
     listed = findings.sparkSession.createDataFrame([([astuple(rule) for rule in rules],)], _RULES)
-    is_named = F.exists("rules", lambda rule: rule["incident_id"] == F.col("anomaly_id"))
+    none = F.array().cast("array<string>")
+    ids = F.array_append(F.coalesce("former_incident_ids", none), F.col("anomaly_id"))
+    is_named = F.filter(ids, lambda id: F.exists("rules", lambda rule: rule["incident_id"] == id))
     incident = Over.partitionBy("incident_id")
     return (
         findings.crossJoin(F.broadcast(listed))
-        .withColumn("named", F.collect_set(F.when(is_named, F.col("anomaly_id"))).over(incident))
+        .withColumn("named", F.flatten(F.collect_set(is_named).over(incident)))
         .withColumn("covering", F.filter("rules", _covers))
         .drop("rules", "named")
     )

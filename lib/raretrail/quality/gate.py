@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from raretrail.quality.judge import Verdict
+
+# The scope of what the ledger says of one file.
+FILE = "source_file"
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,19 @@ class Gate:
     messages: tuple[str, ...]
 
     @property
+    def held_findings(self) -> frozenset[tuple[str, str]]:
+        """The scopes that hold findings back; a file that cannot be read has none."""
+        return frozenset(scope for scope in self.held_scopes if scope[0] != FILE)
+
+    @property
     def held(self) -> bool:
         """Whether anything is held."""
         return self.held_all or bool(self.held_scopes)
+
+
+def only_files_held(scopes: Collection[str]) -> bool:
+    """Whether held scopes, as `runs.held_scopes` names them, are files and nothing else."""
+    return bool(scopes) and all(scope.startswith(f"{FILE}=") for scope in scopes)
 
 
 def gate(verdicts: Iterable[Verdict]) -> Gate:
@@ -48,5 +61,24 @@ def gate(verdicts: Iterable[Verdict]) -> Gate:
         else:
             held_scopes.add((verdict.scope_column, str(verdict.scope_value)))
             named = f"{verdict.scope_column} {verdict.scope_value}"
-            messages.append(f"The findings of {named} are held: {verdict.detail}")
+            if verdict.scope_column != FILE:
+                named = f"The findings of {named} are"
+            else:
+                named = f"The file {verdict.scope_value} is"
+            messages.append(f"{named} held: {verdict.detail}")
     return Gate(held_all, frozenset(held_scopes), tuple(warnings), tuple(messages))
+
+
+def with_broken_detectors(given: Gate, broken: Mapping[str, str]) -> Gate:
+    """given, with detectors held whose files cannot be used; broken says why, by name."""
+    return replace(
+        given,
+        held_scopes=given.held_scopes.union(("detector", name) for name in broken),
+        messages=(
+            *given.messages,
+            *(
+                f"The findings of detector {name} are held: {' '.join(why.split())}"
+                for name, why in sorted(broken.items())
+            ),
+        ),
+    )

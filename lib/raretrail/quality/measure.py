@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raretrail.errors import UsageError
-from raretrail.quality.suites import NO_SCOPE, Expectation, Suite
+from raretrail.quality.suites import ACCOUNT_REGION, NO_SCOPE, Expectation, Suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,12 +37,21 @@ class Measures:
     errors: dict[str, str]
 
 
+def account_region() -> Column:
+    """The account and the region of a row, as a scope names them together."""
+    from pyspark.sql import functions as F
+
+    return F.concat_ws("/", "recipient_account_id", F.coalesce("aws_region", F.lit("")))
+
+
 def measure(df: DataFrame, suite: Suite) -> Measures:
     """Measure `df` for all of `suite` in one aggregation.
 
     An expression that Spark cannot resolve on `df` raises UsageError; one that fails on the data
     is noted in `errors` (found out by measuring one by one, so only then there are more jobs).
     """
+    if any(expectation.scope == ACCOUNT_REGION for expectation in suite.expectations):
+        df = df.withColumn(ACCOUNT_REGION, account_region())
     try:
         return Measures(_measured(df, suite.expectations), {})
     except Exception as error:

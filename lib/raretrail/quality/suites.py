@@ -25,6 +25,8 @@ from pydantic import (
 from raretrail.errors import UsageError
 
 NO_SCOPE = "none"
+# A region of an account: "111122223333/eu-west-1".
+ACCOUNT_REGION = "account_region"
 
 # The arguments that Great Expectations takes for each type, beside the column.
 _BETWEEN = "expect_column_values_to_be_between"
@@ -51,7 +53,9 @@ class Expectation(BaseModel):
     name: _Name
     description: _Text
     severity: Literal["critical", "warning"]
-    scope: Literal["none", "recipient_account_id", "aws_region", "detector"] = "none"
+    scope: Literal[
+        "none", "recipient_account_id", "aws_region", "account_region", "detector", "source_file"
+    ] = "none"
     count_where: _Text | None = None
     among: _Text | None = None
     measure: _Text | None = None

@@ -26,6 +26,7 @@ from raretrail.show.text import (
     styled,
 )
 
+_LATE = 120
 _FINDINGS = 12
 _EVENTS = 15
 _BAR = 20
@@ -45,15 +46,34 @@ _TERMS = (
 
 
 def incident_page(
-    incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen, said: Sequence[Row] = ()
+    incident: Row,
+    findings: Sequence[Row],
+    events: Sequence[Row],
+    screen: Screen,
+    said: Sequence[Row] = (),
+    revised: Sequence[Row] = (),
+    late_minutes: int = 0,
 ) -> str:
-    """The page of an incident; findings most surprising first, events and what was said of it in order
-    of time."""
-    return render(list(_parts(incident, findings, events, screen, said)), screen)
+    """The page of an incident; findings most surprising first, events, what was said of it and what became
+    of its findings in order of time. late_minutes is how late its slowest event was taken in, 0 where that
+    says nothing."""
+    return render(list(_parts(incident, findings, events, screen, said, revised, late_minutes)), screen)
+
+
+def revisions_of(rows: Sequence[Row]) -> list[Row]:
+    """Rows of `revisions`, each once, in order of time."""
+    once = {(row["anomaly_id"], row["score_revision"], row["revised_at"]): row for row in rows}
+    return sorted(once.values(), key=lambda row: (row["revised_at"], row["bucket_start"], row["anomaly_id"]))
 
 
 def _parts(
-    incident: Row, findings: Sequence[Row], events: Sequence[Row], screen: Screen, said: Sequence[Row]
+    incident: Row,
+    findings: Sequence[Row],
+    events: Sequence[Row],
+    screen: Screen,
+    said: Sequence[Row],
+    revised: Sequence[Row],
+    late_minutes: int,
 ) -> Iterator[RenderableType]:
     severity = incident["severity"]
     head = Text(f"Incident {inert(incident['incident_id'])}  ")
@@ -62,11 +82,15 @@ def _parts(
     yield head
     yield styled("; ".join(reasons(findings)) or incident["summary"] or "", "bold")
     yield ""
-    yield _facts(incident, findings)
+    yield _facts(incident, findings, late_minutes)
     yield ""
     if said:
         yield styled(f"Said of it ({len(said)}), in force with the next run", "bold")
         yield _said(said)
+        yield ""
+    if revised:
+        yield styled(f"Revised ({len(revised)})", "bold")
+        yield _revisions(revised[-_FINDINGS:])
         yield ""
     top = strangest(findings)
     if top is not None:
@@ -104,7 +128,7 @@ def _parts(
         yield styled(f"first {min(len(events), _EVENTS)} shown; --format json has up to 1,000", "dim")
 
 
-def _facts(incident: Row, findings: Sequence[Row]) -> Table:
+def _facts(incident: Row, findings: Sequence[Row], late_minutes: int) -> Table:
     name = short_principal(incident["principal"], incident.get("principal_kind"))
     first, last = in_utc(incident["first_time"]), in_utc(incident["last_time"])
     keys = sorted({f["access_key_id"] for f in findings if f.get("access_key_id")})
@@ -125,6 +149,8 @@ def _facts(incident: Row, findings: Sequence[Row]) -> Table:
         ("tool", listed(agents, 2)),
         ("found by", listed(incident["detectors"] or [], 6)),
         ("state", _state(incident)),
+        ("late", _late(late_minutes)),
+        ("formerly", listed([id[:8] for id in incident.get("supersedes") or []], 4)),
     )
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -132,6 +158,29 @@ def _facts(incident: Row, findings: Sequence[Row]) -> Table:
     for label, text in rows:
         if text:
             table.add_row(styled(label, "dim"), styled(inert(text)))
+    return table
+
+
+def _late(minutes: int) -> str:
+    return f"taken in up to {lasting(minutes * 60)} after it happened" if minutes >= _LATE else ""
+
+
+def _revisions(revised: Sequence[Row]) -> Table:
+    """When, which finding, its bits and score before and since, why."""
+    table = Table.grid(padding=(0, 2))
+    for overflow in ("fold", "fold", "fold"):
+        table.add_column(overflow=overflow)
+    for row in revised:
+        was = f"{number(row['was_bits'])} bits, score {number(row['was_score'])}"
+        if row["withdrawn"]:
+            told = f"{was}; no longer stands"
+        else:
+            told = f"{was} to {number(row['bits'])} bits, score {number(row['score'])}"
+        told += f" ({row['reason'].replace('_', ' ')})"
+        if row["changed"]:
+            told += ": " + ", ".join(row["changed"])
+        found = f"{row['command']} at {minute(in_utc(row['bucket_start']))}"
+        table.add_row(minute(in_utc(row["revised_at"])), styled(inert(found)), styled(inert(told)))
     return table
 
 

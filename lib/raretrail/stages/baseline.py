@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import partial, reduce
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -48,6 +48,7 @@ from raretrail.tables import (
     BASELINE_IDENTITY_VALUE,
     BASELINE_PRESENCE,
     BASELINE_VALUE,
+    BASELINES,
     CHANGES_DAILY,
     ERROR_QUARTER_HOUR,
     FIRST_USES,
@@ -132,11 +133,12 @@ def stored_days(warehouse: Warehouse) -> list[date]:
     return sorted(row["as_of"] for row in rows)
 
 
-def stored_snapshot(warehouse: Warehouse, as_of: date) -> Snapshot:
-    """The snapshot of a day, as its tables hold it."""
+def stored_snapshot(warehouse: Warehouse, days: Collection[date]) -> Snapshot:
+    """The snapshots of these days, as their tables hold them; as_of counted from 1970-01-01."""
+    these = on_days("as_of", sorted(days))
     return Snapshot(
         **{
-            field: warehouse.read(table).where(F.col("as_of") == F.lit(as_of)).drop("as_of", "scope")
+            field: warehouse.read(table).where(these).withColumn("as_of", F.unix_date("as_of")).drop("scope")
             for field, table in _SNAPSHOT.items()
         }
     )
@@ -148,16 +150,8 @@ def stored_history(
     """What was known before each of these days of what was used on it, from their stored snapshots."""
     uses, pairs = located_uses(warehouse, geo, min(days), max(days) + timedelta(days=1), presence)
     uses = warehouse.stage("uses_of_days", uses)
-    parts = []
-    for day in sorted(days):
-        this = F.col("day") == F.unix_date(F.lit(day))
-        parts.append(history_as_of(uses.where(this), pairs.where(this), stored_snapshot(warehouse, day)))
-    return History(
-        **{
-            f.name: reduce(DataFrame.unionByName, [getattr(p, f.name) for p in parts])
-            for f in fields(History)
-        }
-    )
+    these = F.col("day").isin(*[(day - date(1970, 1, 1)).days for day in days])
+    return history_as_of(uses.where(these), pairs.where(these), stored_snapshot(warehouse, days))
 
 
 def advance_baseline(
@@ -167,11 +161,14 @@ def advance_baseline(
     changed: Collection[date],
     now: datetime,
     uses: KnownUses | None = None,
+    *,
+    judged_anew: bool = False,
 ) -> str:
-    """Make the snapshot of as_of hold the facts of the days before it.
+    """Make the snapshot of as_of hold the facts of the days before it, and those stored before it theirs.
 
-    changed are the days whose facts this run wrote; uses, where the run has them already, are those
-    of the days before as_of at least. Says what it did: 'kept', 'advanced' or 'built'.
+    changed are the days whose facts were written since; uses, where the run has them already, are those
+    of the days before as_of at least. With judged_anew something was alerted on a day before as_of since
+    its snapshot was made. Says what it did: 'kept', 'advanced' or 'built'.
     """
     first = first_fact_day(warehouse)
     if first is None or first >= as_of:
@@ -179,17 +176,30 @@ def advance_baseline(
     stored = [day for day in stored_days(warehouse) if day <= as_of]
     latest = stored[-1] if stored else None
     stale = sorted(day for day in changed if latest and as_of - timedelta(days=WINDOW_DAYS) <= day < latest)
-    if latest == as_of and not stale:
+    if latest == as_of and not stale and not judged_anew:
         return "kept"
     ensure_known_places(warehouse, geo, as_of, now)
     moved = _withhold(warehouse, as_of)
-    if latest:
-        stale = sorted({*stale, *(day for day in moved if day < latest)})
-    if latest is None or (as_of - latest).days > _WALKED_DAYS:
+    # The snapshots that were made without what has come since.
+    again = [day for day in stored if stale and stale[0] < day]
+    # First uses of a day are found from its own snapshot; where one is lacking, from the facts.
+    between_there = not again or (stale[0] in stored and len(again) == (again[-1] - stale[0]).days)
+    walked = between_there and len(again) <= _WALKED_DAYS
+    if latest is None or (as_of - latest).days > _WALKED_DAYS or not walked:
+        _forget(warehouse, again)
         _build(warehouse, geo, as_of, first, uses or known_uses(warehouse, geo, as_of, as_of))
         return "built"
-    if stale:
-        _advance(warehouse, geo, latest, latest, stale, first)
+    since = min(stale, default=latest)
+    for day in again:
+        learnt = _learnt(warehouse) if day == latest else _learnt_as_of(warehouse, stale, day)
+        firsts = [since + timedelta(days=n) for n in range((day - since).days)]
+        _advance(warehouse, geo, day, day, [one for one in stale if one < day], first, firsts, learnt)
+        since = day
+    moved = {day for day in moved if day < latest}
+    if moved:
+        _advance(warehouse, geo, latest, latest, sorted(moved), first)
+    elif latest == as_of and not stale:
+        return "kept"
     for step in range((as_of - latest).days):
         day = latest + timedelta(days=step)
         _advance(warehouse, geo, day, day + timedelta(days=1), [day], first)
@@ -201,22 +211,32 @@ def _learnt(warehouse: Warehouse) -> DataFrame:
     return only_learnable(warehouse.read(PRESENCE_DAILY), warehouse.read(WITHHELD))
 
 
+def _learnt_as_of(warehouse: Warehouse, days: Collection[date], as_of: date) -> DataFrame:
+    """The same of these days, as a baseline as of a day that is gone by may hold them."""
+    presence = warehouse.read(PRESENCE_DAILY).where(on_days("event_date", sorted(days)))
+    if not warehouse.exists(INCIDENTS):
+        return presence
+    return only_learnable(presence, _wanted(warehouse, presence, as_of))
+
+
+def _wanted(warehouse: Warehouse, presence: DataFrame, as_of: date) -> DataFrame:
+    since = as_of - timedelta(days=WINDOW_DAYS)
+    incidents = F.col("first_date") >= F.lit(since - timedelta(days=WINDOW_DAYS))
+    return to_withheld(
+        presence,
+        warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since)),
+        warehouse.read(INCIDENTS).where(incidents),
+        as_of,
+    )
+
+
 def _withhold(warehouse: Warehouse, as_of: date) -> set[date]:
     """Set aside what a baseline as of a day may not hold; the days on which that is another than it was."""
     if not warehouse.exists(INCIDENTS):
         return set()
     since = as_of - timedelta(days=WINDOW_DAYS)
-    wanted = warehouse.stage(
-        "withheld",
-        to_withheld(
-            between(warehouse.read(PRESENCE_DAILY), since, as_of),
-            warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since)),
-            warehouse.read(INCIDENTS).where(
-                F.col("first_date") >= F.lit(since - timedelta(days=WINDOW_DAYS))
-            ),
-            as_of,
-        ),
-    )
+    presence = between(warehouse.read(PRESENCE_DAILY), since, as_of)
+    wanted = warehouse.stage("withheld", _wanted(warehouse, presence, as_of))
     stored = between(warehouse.read(WITHHELD), since, as_of)
     keys = list(WITHHELD.key)
     differ = (
@@ -243,6 +263,14 @@ def ensure_known_places(warehouse: Warehouse, geo: Geo, as_of: date, now: dateti
     ensure_places(warehouse, presence.select("source_ip_address"), geo, now)
 
 
+def _forget(warehouse: Warehouse, days: Sequence[date]) -> None:
+    """Take snapshots out: each made anew would cost a night's work. What they are asked for is then made
+    from the facts."""
+    if days:
+        for table in (*BASELINES, BASELINE_COVERAGE_HOUR):
+            warehouse.replace(table, warehouse.read(table).limit(0), on_days("as_of", days))
+
+
 def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date, uses: KnownUses) -> None:
     start = as_of - timedelta(days=2 * WINDOW_DAYS)
     first_uses = (
@@ -260,10 +288,22 @@ def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date, uses: Known
 
 
 def _advance(
-    warehouse: Warehouse, geo: Geo, old: date, new: date, changed: Collection[date], first: date
+    warehouse: Warehouse,
+    geo: Geo,
+    old: date,
+    new: date,
+    changed: Collection[date],
+    first: date,
+    firsts: Collection[date] | None = None,
+    learnt: DataFrame | None = None,
 ) -> None:
+    """Make the snapshot of new from that of old: changed are the days whose facts it has not, or others.
+
+    firsts are the days whose first uses are to be found anew, by default the same; learnt is what may be
+    held, by default as of the latest baseline.
+    """
     known = set(stored_days(warehouse))
-    for day in changed:
+    for day in changed if firsts is None else firsts:
         if day in known:
             warehouse.replace(
                 FIRST_USES,
@@ -271,7 +311,7 @@ def _advance(
                 on_days("event_date", [day]),
             )
     fold = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(old))
-    presence = _learnt(warehouse).where(F.col("event_date").isin(*changed))
+    presence = (learnt or _learnt(warehouse)).where(F.col("event_date").isin(*changed))
     _store(warehouse, geo, advance_fold(fold, old, presence, new, changed), new, first)
 
 

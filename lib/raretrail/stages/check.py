@@ -8,7 +8,7 @@ from functools import partial
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from raretrail.quality.gate import Gate, gate
+from raretrail.quality.gate import Gate, gate, with_broken_detectors
 from raretrail.quality.judge import Verdict, judge, prepare, to_results
 from raretrail.quality.measure import measure
 from raretrail.quality.suites import Suite, load_suites
@@ -50,7 +50,9 @@ def check(
         "findings": warehouse.read(STAGED_ANOMALIES),
         "ledger": warehouse.read(INGEST_FILES).where(F.col("run_id") == run_id),
     }
-    return _judge(warehouse, settings, run_id, now, subjects)
+    return with_broken_detectors(
+        _judge(warehouse, settings, run_id, now, subjects), settings.broken_detectors
+    )
 
 
 def check_coverage(

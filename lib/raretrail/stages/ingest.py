@@ -27,7 +27,7 @@ from raretrail.baseline.facts import (
     to_presence_daily,
     to_region_hour,
 )
-from raretrail.cloudtrail.copies import KEY, to_file_verdicts, with_verdict
+from raretrail.cloudtrail.copies import KEY, is_own_correction, to_file_verdicts, with_verdict
 from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, is_candidate, list_local
 from raretrail.cloudtrail.notifications import messages_in, named_below
@@ -81,11 +81,12 @@ _PROGRESS = Callable[[str], None]
 
 @dataclass
 class Ingested:
-    """What an ingest did: counts for `runs`, the days whose facts it wrote, and which messages that name
-    files were not understood."""
+    """What an ingest did: counts for `runs`, the days whose facts it wrote, the hours from which it took
+    copies out that had counted as events, and which messages that name files were not understood."""
 
     counts: dict[str, int] = field(default_factory=dict)
     days: set[date] = field(default_factory=set)
+    hours: set[datetime] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
 
     def add(self, **counts: int) -> None:
@@ -166,7 +167,7 @@ def ingest(
         _take(taking, batch, done)
         progress(f"{read} of {len(logs)} files, {done.counts['events']} events")
     if settled:
-        done.days |= settle_copies(taking, settled)
+        settle_copies(taking, settled, done)
     return done
 
 
@@ -279,6 +280,11 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
     stored = _stored_records(taking, files, span) if span and span["start"] else None
     judged = with_verdict(records, stored) if stored is not None else with_verdict(records, records.limit(0))
     verdicts = {row["source_file"]: row.asDict() for row in to_file_verdicts(judged).collect()}
+    if any(verdict["reused"] or verdict["corrections"] for verdict in verdicts.values()):
+        # Seldom: a second look, with what is set aside already.
+        others = stored if stored is not None else records.limit(0)
+        judged = with_verdict(records, others, _set_aside_before(warehouse, span))
+        verdicts = {row["source_file"]: row.asDict() for row in to_file_verdicts(judged).collect()}
     facts_of_files = {row["source_file"]: row.asDict() for row in census.where("kind = 'file'").collect()}
     displaced = sorted(path for path, verdict in verdicts.items() if verdict["displaced"])
     days = {day for verdict in verdicts.values() for day in verdict["days"]}
@@ -294,6 +300,8 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
     if displaced:
         _set_displaced_aside(taking, judged, displaced)
     _write_events(taking, files, verdicts, facts_of_files, replacing=bool(displaced))
+    if displaced:
+        _remove_corrected(taking, judged)
     if days:
         write_facts(warehouse, days)
     rows = [
@@ -301,6 +309,9 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
         for path, facts in facts_of_files.items()
     ]
     warehouse.merge(INGEST_FILES, warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema()))
+    for name in ("superseded", "displaced"):
+        if count := sum(verdict[name] for verdict in verdicts.values()):
+            done.add(**{name: count})
     done.days |= days
     for row in rows:
         done.add(
@@ -337,6 +348,13 @@ def _stored_records(taking: Taking, files: list[FileInfo], span: Any) -> DataFra
     )
 
 
+def _set_aside_before(warehouse: Warehouse, span: Any) -> DataFrame:
+    """Records of these days that have lost their id, or been corrected, before."""
+    days = F.to_date("event_time").between(F.lit(span["start"]), F.lit(span["end"]))
+    aside = warehouse.read(QUARANTINE).where(days & F.col("reason").isin("id_reused", "superseded"))
+    return aside.select(*KEY, "record_hash", "source_file", "source_position")
+
+
 def _write_quarantine(
     taking: Taking,
     census: DataFrame,
@@ -355,9 +373,17 @@ def _write_quarantine(
     if reused:
         chosen = [info[path] for path in sorted(reused)]
         hashes = {path: facts[path]["content_hash"] for path in reused}
-        frames.append(
-            read_reused(spark, chosen, reused, hashes, taking.rules, taking.redaction, taking.read_settings)
+        rows = read_reused(
+            spark, chosen, reused, hashes, taking.rules, taking.redaction, taking.read_settings
         )
+        corrected = [(path, at) for path in reused for at in verdicts[path]["superseded_at"]]
+        named = spark.createDataFrame(corrected, "source_file string, source_position bigint")
+        rows = rows.join(
+            F.broadcast(named.withColumn("corrected", F.lit(True))),
+            ["source_file", "source_position"],
+            "left",
+        )
+        frames.append(rows.transform(_with_reason).drop("corrected"))
     for frame in frames:
         dates = spark.createDataFrame(
             [(path, day_of_delivery(path, file.modified_at)) for path, file in info.items()],
@@ -365,6 +391,14 @@ def _write_quarantine(
         )
         rows = frame.join(F.broadcast(dates), "source_file")
         taking.warehouse.merge(QUARANTINE, _stamped(taking, rows), update=[])
+
+
+def _with_reason(rows: DataFrame) -> DataFrame:
+    """rows with reason and detail as of records that lost their id, or are `corrected`."""
+    corrected = F.coalesce("corrected", F.lit(False))
+    detail = F.when(corrected, F.lit("another record corrects it")).otherwise(F.col("detail"))
+    reason = F.when(corrected, F.lit("superseded")).otherwise(F.lit("id_reused"))
+    return rows.withColumn("reason", reason).withColumn("detail", detail)
 
 
 def _damaged(facts: dict[str, Any], verdict: dict[str, Any]) -> int:
@@ -378,29 +412,40 @@ def _stamped(taking: Taking, rows: DataFrame) -> DataFrame:
 
 
 def _set_displaced_aside(taking: Taking, judged: DataFrame, files: Sequence[str]) -> None:
-    """Stored events that lost their id go to quarantine, and their files' ledger says so.
+    """Stored events that lost their id, or are corrected, go to quarantine, and their files' ledger says so.
 
     Everything is computed from what the tables hold, so that doing it again changes nothing.
     """
-    lost = judged.where(F.col("is_stored") & (F.col("verdict") != "event")).select(*KEY, "record_hash")
+    lost = judged.where(F.col("is_stored") & (F.col("verdict") != "event")).select(
+        *KEY, "record_hash", (F.col("verdict") == "superseded").alias("corrected")
+    )
     events = taking.warehouse.read(EVENTS)
     on = [*KEY, "record_hash"]
     _quarantine_stored(taking, events.join(lost, on), files)
     _restate_ledger(taking.warehouse, events.join(lost, on, "left_anti"), files)
 
 
+def _remove_corrected(taking: Taking, judged: DataFrame) -> None:
+    """Take out the stored events that others correct. Those that lost their id are overwritten."""
+    corrected = judged.where("is_stored AND verdict = 'superseded'").select(*_RECORD)
+    rows = corrected.collect()
+    if rows:
+        names = "recipient_account_id string, event_id string, source_file string, source_position bigint"
+        taking.warehouse.remove(EVENTS, taking.warehouse.spark.createDataFrame(rows, names), on=_RECORD)
+
+
 def _quarantine_stored(taking: Taking, rows: DataFrame, files: Sequence[str]) -> None:
-    """Set stored events of these files aside as id_reused."""
+    """Set stored events of these files aside: as superseded where `corrected`, else as id_reused."""
     warehouse = taking.warehouse
     ledger = warehouse.read(INGEST_FILES).where(F.col("source_file").isin(*files))
     text = F.to_json(F.struct(*[name for name in EVENTS.column_names if name not in ("run_id",)]))
     aside = (
         rows.join(ledger.select("source_file", "file_date").distinct(), "source_file", "left")
-        .withColumn("reason", F.lit("id_reused"))
         .withColumn(
             "detail",
             F.lit("a record delivered later has this event id; as stored, not as delivered"),
         )
+        .transform(_with_reason)
         .withColumn("raw", text)
         .withColumn("raw_bytes", F.octet_length(text))
         .withColumn("file_date", F.coalesce("file_date", "event_date"))
@@ -435,8 +480,8 @@ def _restate_ledger(warehouse: Warehouse, events: DataFrame, files: Sequence[str
     warehouse.merge(INGEST_FILES, restated)
 
 
-def settle_copies(taking: Taking, since: datetime) -> set[date]:
-    """Leave one event an id, of those taken in since then and all others; the days this touched.
+def settle_copies(taking: Taking, since: datetime, done: Ingested) -> None:
+    """Leave one event an id, of those taken in since then and all others.
 
     A small batch is compared only with the days around it, so a copy that comes weeks later is found
     here, once a night. The record kept is the one `copies.with_verdict` keeps. Events go last: until
@@ -444,33 +489,42 @@ def settle_copies(taking: Taking, since: datetime) -> set[date]:
     """
     warehouse = taking.warehouse
     if not warehouse.exists(EVENTS):
-        return set()
+        return
     events = warehouse.read(EVENTS)
     fresh = events.where(F.col("ingested_at") >= F.lit(since)).select(*KEY).distinct()
-    order = F.struct("record_hash", "ingested_at", "source_file", "source_position")
+    order = F.struct(
+        (~is_own_correction()).alias("is_other"),
+        "record_hash",
+        "ingested_at",
+        "source_file",
+        "source_position",
+    )
     judged = (
-        events.select(*_RECORD, "record_hash", "ingested_at", "event_date")
+        events.select(*_RECORD, "record_hash", "ingested_at", "event_time", "event_date", "corrects_event_id")
         .join(fresh, list(KEY), "left_semi")
         .withColumn("kept", F.min(order).over(Over.partitionBy(*KEY)))
         .where(order != F.col("kept"))
         .withColumn("reused", F.col("record_hash") != F.col("kept.record_hash"))
+        .withColumn("corrected", F.col("reused") & ~F.col("kept.is_other"))
     )
-    rows = judged.select(*_RECORD, "reused", "event_date").collect()
+    rows = judged.select(*_RECORD, "reused", "event_date", "corrected", "event_time").collect()
     if not rows:
-        return set()
+        return
     lost = taking.warehouse.spark.createDataFrame(
         rows,
         "recipient_account_id string, event_id string, source_file string, source_position bigint, "
-        "reused boolean, event_date date",
+        "reused boolean, event_date date, corrected boolean, event_time timestamp",
     )
     files = sorted({row["source_file"] for row in rows})
     days = {row["event_date"] for row in rows}
-    _quarantine_stored(taking, events.join(lost.where("reused").select(*_RECORD), list(_RECORD)), files)
+    aside = lost.where("reused").select(*_RECORD, "corrected")
+    _quarantine_stored(taking, events.join(aside, list(_RECORD)), files)
     names = lost.select(*_RECORD)
     _restate_ledger(warehouse, events.join(names, list(_RECORD), "left_anti"), files)
     write_facts(warehouse, days, without=names)
     warehouse.remove(EVENTS, names, on=_RECORD)
-    return days
+    done.days |= days
+    done.hours |= {row["event_time"].replace(minute=0, second=0, microsecond=0, tzinfo=UTC) for row in rows}
 
 
 def _write_events(

@@ -23,6 +23,7 @@ SCRATCH = (
     "folded_uses",
     "incidents",
     "marked",
+    "news",
     "uses",
     "uses_of_days",
     "values",

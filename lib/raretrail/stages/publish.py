@@ -6,39 +6,44 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 
 from raretrail.detect.dispositions import to_incident_states, with_states, with_suppressed_by
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.detect.rank import to_calibrations, with_score
+from raretrail.detect.revisions import WAS, is_revised, is_told, to_revisions, with_former_ids
 from raretrail.detect.rules import Rule
 from raretrail.quality.gate import Gate
+from raretrail.quality.measure import account_region
+from raretrail.quality.suites import ACCOUNT_REGION
 from raretrail.settings import Settings
 from raretrail.stages.baseline import between
 from raretrail.stages.evidence import with_incident_evidence
-from raretrail.stages.score import Window
-from raretrail.tables import ANOMALIES, CALIBRATIONS, EVENTS, INCIDENTS, STAGED_ANOMALIES
+from raretrail.stages.score import Touched, Window, days_judged
+from raretrail.tables import ANOMALIES, CALIBRATIONS, EVENTS, INCIDENTS, REVISIONS, STAGED_ANOMALIES
 from raretrail.warehouse import Warehouse
 
 # A chain of findings is followed back so far when a new one may join it.
 _CHAIN_DAYS = 35
 # An address range is new on its day only, and what comes from it then may reach into the next.
 _JOINING_DAYS = 2
-# What makes a published finding another than it was.
-_REVISED_BY = ("bits", "event_count", "evidence_event_ids")
+# What chained rows carry beside a finding's columns: whether the run judged it, and what it was before.
+_BEFORE = ("is_judged", "was")
 
 
 @dataclass(frozen=True)
 class Published:
-    """How many findings and incidents a run published, and how many of these it alerted or cut."""
+    """How many findings and incidents a run published, how many of these it alerted or cut, and how many
+    published before it revised."""
 
     findings: int
     suppressed: int
     incidents: int
     alerts: int
     alerts_cut: int
+    revised: int
 
 
 def publish(
@@ -52,27 +57,33 @@ def publish(
     alert: bool,
     deliver: bool = False,
     rules: Sequence[Rule] = (),
+    touched: Touched | None = None,
+    run_id: str = "",
 ) -> Published:
-    """Merge what is not held. Findings of the window that no longer stand go, unless a scope is held.
+    """Merge what is not held. Findings of the window, and touched ones, that no longer stand go, unless a
+    scope is held. What becomes of findings published before is kept in `revisions`.
 
     judged are the days judged so far, the window's among them. With alert, incidents at or above the
     least score that were not alerted before are, the highest first, up to the most a run may alert;
     those that rules suppress or put in other hands are not. With deliver they are marked for the outbox.
     """
     if gate.held_all:
-        return Published(0, 0, 0, 0, 0)
+        return Published(0, 0, 0, 0, 0, 0)
     warehouse.create(ANOMALIES)
     warehouse.create(INCIDENTS)
+    days = days_judged(window, touched)
     staged = warehouse.read(STAGED_ANOMALIES).where(~_held(gate))
     quality = "ok" if not gate.warnings else "; ".join(sorted({_name(text) for text in gate.warnings}))
-    since = window.days[0] - timedelta(days=_CHAIN_DAYS)
-    before = warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since))
+    since = days[0] - timedelta(days=_CHAIN_DAYS)
+    before = _with_judged(
+        warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since)), window, touched
+    ).withColumn("was", F.struct(*WAS))
     published = _as_published(staged, before, quality, now)
-    in_window = F.expr(window.holds("bucket_start"))
-    stay = before.where(~in_window | _held(gate))
+    again = F.col("is_judged") & ~_held(gate)
+    stay = before.where(~again).withColumn("is_judged", F.lit(False))
     # What may chain with what the run found: of the same actors, and lately from the same address ranges.
-    moving = staged.select("actor", "prefix").unionByName(before.where(in_window).select("actor", "prefix"))
-    lately = F.col("bucket_date") >= F.lit(window.days[0] - timedelta(days=_JOINING_DAYS))
+    moving = staged.select("actor", "prefix").unionByName(before.where("is_judged").select("actor", "prefix"))
+    lately = F.col("bucket_date") >= F.lit(days[0] - timedelta(days=_JOINING_DAYS))
     ranges = (
         stay.where(lately)
         .select("actor", "prefix")
@@ -84,26 +95,44 @@ def publish(
         "chained",
         with_incident_id(
             published.unionByName(untouched.select(*published.columns)), settings.score.incident_gap
-        ),
+        ).transform(with_former_ids),
     )
-    marked = with_suppressed_by(chained.withColumnRenamed("suppressed_by", "was_by"), rules)
-    moved = marked.join(
-        before.select("anomaly_id", F.col("incident_id").alias("was_in")), "anomaly_id", "left"
+    marked = with_suppressed_by(chained, rules)
+    differs = ~F.struct("incident_id", "suppressed_by").eqNullSafe(
+        F.struct("was.incident_id", "was.suppressed_by")
     )
-    changed = (F.col("incident_id") != F.col("was_in")) | ~F.col("suppressed_by").eqNullSafe(F.col("was_by"))
-    fresh = moved.where(in_window | changed).drop("was_in", "was_by")
-    touched = fresh.select("incident_id").distinct()
-    chained = chained.join(touched, "incident_id", "left_semi")
-    marked = marked.join(touched, "incident_id", "left_semi")
+    fresh = marked.where(F.col("is_judged") | differs)
+    concerned = fresh.select("incident_id").distinct()
+    chained = chained.join(concerned, "incident_id", "left_semi")
+    marked = marked.join(concerned, "incident_id", "left_semi")
     incidents = to_incidents(chained)
-    calibrations = _calibrated(warehouse, settings, stay, incidents, window.days, judged)
+    calibrations = _calibrated(warehouse, settings, stay, incidents, days, judged)
+    # With a scope held nothing goes: what is not staged may be held.
+    gone = before.where(F.lit(not gate.held_findings) & F.col("is_judged"))
+    gone = gone.join(staged.select("anomaly_id"), "anomaly_id", "left_anti")
+    is_late = F.expr(window.is_late("bucket_start"))
+    found = _count(fresh.where("is_judged"), gone, is_told(is_late))
+    if found["revised"]:
+        # Before the change itself: a run that ends in between finds it once more.
+        told = to_revisions(
+            with_score(fresh.where("is_judged"), "bucket_date", calibrations, settings.score),
+            gone,
+            is_late,
+            touched.findings if touched else None,
+            met_late=bool(window.late),
+        )
+        when = {"revised_at": F.lit(now), "revised_date": F.lit(now.date()), "run_id": F.lit(run_id)}
+        yesterday = now.date() - timedelta(days=1)
+        warehouse.merge(REVISIONS, told.withColumns(when), only=f"t.revised_date >= DATE'{yesterday}'")
+    if touched and found["gone"]:
+        warehouse.remove(ANOMALIES, gone.select("anomaly_id"))
     # One commit: what the run found, what moved to another incident or is suppressed by something else,
     # what no longer stands.
     warehouse.merge(
         ANOMALIES,
-        with_score(fresh, "bucket_date", calibrations, settings.score),
+        with_score(fresh.drop(*_BEFORE), "bucket_date", calibrations, settings.score),
         only=f"t.bucket_date >= DATE'{since}'",
-        delete_missing=None if gate.held_scopes else window.holds("t.bucket_start"),
+        delete_missing=None if gate.held_findings else window.holds("t.bucket_start"),
     )
     scored = with_score(incidents, "first_date", calibrations, settings.score).withColumn(
         "quality", F.lit(quality)
@@ -111,13 +140,44 @@ def publish(
     scored = with_states(scored, to_incident_states(marked, rules))
     run_ids = chained.groupBy("incident_id").agg(F.max("run_id").alias("run_id"))
     scored = scored.join(run_ids, "incident_id")
-    counts = _publish_incidents(warehouse, settings, window, chained, scored, now, alert, deliver)
-    fate = marked.where(in_window & ~_held(gate)).agg(
-        F.count(F.lit(1)).alias("findings"), F.count("suppressed_by").alias("suppressed")
+    counts = _publish_incidents(warehouse, settings, days, chained, scored, now, alert, deliver)
+    return replace(
+        counts, findings=found["findings"], suppressed=found["suppressed"], revised=found["revised"]
     )
-    found = fate.first()
-    assert found is not None
-    return replace(counts, findings=found["findings"], suppressed=found["suppressed"])
+
+
+def _with_judged(findings: DataFrame, window: Window, touched: Touched | None) -> DataFrame:
+    """findings plus is_judged: whether the run has judged them once more."""
+    in_window = F.expr(window.holds("bucket_start"))
+    if touched is None:
+        return findings.withColumn("is_judged", in_window)
+    named = touched.findings.select("anomaly_id", F.lit(True).alias("is_touched"))
+    return (
+        findings.join(F.broadcast(named), "anomaly_id", "left")
+        .withColumn("is_judged", in_window | F.col("is_touched").isNotNull())
+        .drop("is_touched")
+    )
+
+
+def _count(judged: DataFrame, gone: DataFrame, is_told: Column) -> Row:
+    """(findings, suppressed, gone, revised): of those the run judged, in one pass."""
+    stand = judged.select(
+        F.lit(True).alias("stands"),
+        F.col("suppressed_by").isNotNull().alias("suppressed"),
+        is_told.alias("revised"),
+    )
+    fallen = gone.select(
+        F.lit(False).alias("stands"), F.lit(False).alias("suppressed"), F.lit(True).alias("revised")
+    )
+    counts = stand.unionByName(fallen).agg(
+        F.count_if("stands").alias("findings"),
+        F.count_if("suppressed").alias("suppressed"),
+        F.count_if(~F.col("stands")).alias("gone"),
+        F.count_if("revised").alias("revised"),
+    )
+    row = counts.first()
+    assert row is not None
+    return row
 
 
 def _calibrated(
@@ -148,31 +208,20 @@ def _calibrated(
 def _publish_incidents(
     warehouse: Warehouse,
     settings: Settings,
-    window: Window,
+    days: Sequence[date],
     findings: DataFrame,
     incidents: DataFrame,
     now: datetime,
     alert: bool,
     deliver: bool,
 ) -> Published:
-    spark = warehouse.spark
-    # Incidents that lost all their findings, to another incident or to a revision.
-    since = window.days[0] - timedelta(days=2 * _CHAIN_DAYS)
-    gone = (
-        warehouse.read(INCIDENTS)
-        .where(F.col("first_date") >= F.lit(since))
-        .join(warehouse.read(ANOMALIES), "incident_id", "left_anti")
-        .select("incident_id")
-        .collect()
-    )
-    if gone:
-        warehouse.remove(INCIDENTS, spark.createDataFrame(gone, "incident_id string"))
     span = incidents.agg(F.min("bucket_start").alias("start"), F.max("bucket_end").alias("end")).first()
     if span is None or span["start"] is None:
-        return Published(0, 0, 0, 0, 0)
+        _remove_gone(warehouse, days)
+        return Published(0, 0, 0, 0, 0, 0)
     start, end = span["start"].date(), span["end"].date() + timedelta(days=1)
     events = between(warehouse.read(EVENTS), start, end)
-    known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at", "alert_revision")
+    known = _known_alerts(warehouse, findings, days)
     # Every answer beside them asks for them once more.
     incidents = warehouse.stage(
         "incidents", incidents.join(to_incident_events(findings, events), "incident_id", "left")
@@ -191,6 +240,8 @@ def _publish_incidents(
         revision = F.coalesce(F.col("alert_revision") + 1, F.lit(0))
         rows = rows.withColumn("alert_revision", F.when(chosen, revision).otherwise(F.col("alert_revision")))
     warehouse.merge(INCIDENTS, rows)
+    # Not before those that take their place are there: these hold what was alerted of them.
+    _remove_gone(warehouse, days)
     written = warehouse.read(INCIDENTS).join(
         F.broadcast(incidents.select("incident_id")), "incident_id", "left_semi"
     )
@@ -200,7 +251,55 @@ def _publish_incidents(
         F.count_if(F.col("alerted_at").isNull() & _speaks(settings) & F.lit(alert)).alias("cut"),
     ).first()
     assert counts is not None
-    return Published(0, 0, counts["incidents"], counts["alerts"], counts["cut"])
+    return Published(0, 0, counts["incidents"], counts["alerts"], counts["cut"], 0)
+
+
+def _known_alerts(warehouse: Warehouse, findings: DataFrame, days: Sequence[date]) -> DataFrame:
+    """(incident_id, alerted_at, alert_revision, supersedes) of the incidents of findings: what was alerted of
+    them under the ids they had before counts as alerted, and is delivered no second time."""
+    ids = findings.select(
+        "incident_id",
+        F.explode(F.array_union(F.array("incident_id"), F.coalesce("former_incident_ids", F.array()))).alias(
+            "id"
+        ),
+    ).distinct()
+    since = days[0] - timedelta(days=2 * _CHAIN_DAYS)
+    standing = (
+        warehouse.read(ANOMALIES)
+        .where(F.col("bucket_date") >= F.lit(since))
+        .select(F.col("incident_id").alias("id"), F.lit(True).alias("stands"))
+        .distinct()
+    )
+    stored = warehouse.read(INCIDENTS).select(
+        F.col("incident_id").alias("id"), "alerted_at", "alert_revision"
+    )
+    own = F.col("id") == F.col("incident_id")
+    return (
+        ids.join(stored, "id", "left")
+        .join(standing, "id", "left")
+        .groupBy("incident_id")
+        .agg(
+            F.max("alerted_at").alias("alerted_at"),
+            F.max(F.when(own, F.col("alert_revision"))).alias("alert_revision"),
+            F.sort_array(F.collect_set(F.when(F.col("stands").isNull(), F.col("id")))).alias("gone"),
+        )
+        .withColumn("supersedes", F.when(F.size("gone") > 0, F.col("gone")))
+        .drop("gone")
+    )
+
+
+def _remove_gone(warehouse: Warehouse, days: Sequence[date]) -> None:
+    """Take out incidents that lost all their findings, to another incident or to a revision."""
+    since = days[0] - timedelta(days=2 * _CHAIN_DAYS)
+    gone = (
+        warehouse.read(INCIDENTS)
+        .where(F.col("first_date") >= F.lit(since))
+        .join(warehouse.read(ANOMALIES), "incident_id", "left_anti")
+        .select("incident_id")
+        .collect()
+    )
+    if gone:
+        warehouse.remove(INCIDENTS, warehouse.spark.createDataFrame(gone, "incident_id string"))
 
 
 def _speaks(settings: Settings) -> Column:
@@ -211,29 +310,28 @@ def _speaks(settings: Settings) -> Column:
 
 def _held(gate: Gate) -> Column:
     held = F.lit(False)
-    for column, value in sorted(gate.held_scopes):
-        if column in ANOMALIES.column_names:
+    for column, value in sorted(gate.held_findings):
+        if column == ACCOUNT_REGION:
+            held = held | (account_region() == F.lit(value))
+        elif column in ANOMALIES.column_names:
             held = held | (F.col(column) == F.lit(value))
     return held
 
 
 def _as_published(staged: DataFrame, before: DataFrame, quality: str, now: datetime) -> DataFrame:
-    """staged plus quality, first_scored_at and score_revision, which counts changes of its row."""
-    was = before.select(
-        "anomaly_id",
-        "first_scored_at",
-        "score_revision",
-        F.struct(*_REVISED_BY).alias("was"),
-    )
-    revised = F.when(F.struct(*_REVISED_BY) != F.col("was"), 1).otherwise(0)
+    """staged plus quality, first_scored_at, score_revision, which counts changes of its row, and what it
+    was (null where it was not published)."""
+    revised = F.when(is_revised(), 1).otherwise(0)
     return (
-        staged.join(was, "anomaly_id", "left")
+        staged.join(before.select("anomaly_id", "was"), "anomaly_id", "left")
         .withColumn("quality", F.lit(quality))
-        .withColumn("score_revision", F.coalesce(F.col("score_revision") + revised, F.lit(0)))
-        .withColumn("first_scored_at", F.coalesce("first_scored_at", F.lit(now)))
+        .withColumn("score_revision", F.coalesce(F.col("was.score_revision") + revised, F.lit(0)))
+        .withColumn("first_scored_at", F.coalesce("was.first_scored_at", F.lit(now)))
+        .withColumn("former_incident_ids", F.col("was.former_incident_ids"))
         .withColumn("incident_id", F.lit(None).cast("string"))
         .withColumn("suppressed_by", F.lit(None).cast("string"))
-        .select(*ANOMALIES.column_names)
+        .withColumn("is_judged", F.lit(True))
+        .select(*ANOMALIES.column_names, *_BEFORE)
     )
 
 

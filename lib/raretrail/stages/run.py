@@ -18,7 +18,7 @@ from raretrail.alerts.webhook import Target
 from raretrail.baseline.coverage import DELAY
 from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
-from raretrail.quality.gate import Gate
+from raretrail.quality.gate import Gate, only_files_held
 from raretrail.settings import Settings, format_duration
 from raretrail.stages.alerts import send_alerts
 from raretrail.stages.baseline import (
@@ -30,12 +30,13 @@ from raretrail.stages.baseline import (
 from raretrail.stages.check import check, check_coverage, prepare_check
 from raretrail.stages.coverage import cover, judged_hours
 from raretrail.stages.ingest import ingest
+from raretrail.stages.late import late_buckets, staged_touched, touched_by
 from raretrail.stages.locating import Geo, open_geo
-from raretrail.stages.publish import publish
-from raretrail.stages.score import Window, bucket_of, input_versions, score, window_events
+from raretrail.stages.publish import Published, publish
+from raretrail.stages.score import Touched, Window, bucket_of, input_versions, score, window_events
 from raretrail.stages.verdicts import Said, lay_on, read_said
 from raretrail.tables import EVENTS, RUNS
-from raretrail.warehouse import Warehouse, on_days, rows_of
+from raretrail.warehouse import Warehouse, rows_of
 
 Progress = Callable[[str], None]
 # Everything is listed once in so many hours; in between only recent day folders are.
@@ -43,6 +44,7 @@ _FULL_LISTING = timedelta(hours=20)
 # How far back runs are looked at; later events than that are taken in, not judged.
 _REMEMBERED = timedelta(days=35)
 _STEPS = ("ingest", "baseline", "score", "publish")
+_HELD_NOTE = "what is held stays in staged_anomalies and is judged again by the next run"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,26 @@ class Ended:
     exit_code: int
     messages: tuple[str, ...]
     record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to judge: spans in turn, each with the day of the baseline it leaves; the days whose
+    facts were written since the last published run; what runs have judged before, and when the last of
+    them began; whether the last one alerted something of a day before the baseline's; the hours from which
+    copies were taken out since, None where nothing was."""
+
+    spans: tuple[tuple[datetime, datetime, date], ...]
+    changed: frozenset[date]
+    judged: tuple[tuple[datetime, datetime], ...]
+    since: datetime | None
+    judged_anew: bool
+    taken_out: frozenset[datetime] | None = None
+
+    def changed_beside(self, window: Window) -> set[date]:
+        """The changed days that no other of the spans than the window's answers for."""
+        others = {day for start, end, _ in self.spans if end != window.end for day in Window(start, end).days}
+        return set(self.changed) - others
 
 
 @dataclass
@@ -83,7 +105,14 @@ class Run:
         try:
             yield
         finally:
-            self.record["seconds"][name] = round(time.perf_counter() - start, 3)
+            seconds = self.record["seconds"]
+            seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+    def count(self, **counts: int) -> None:
+        """Add to the record's counts; a run that catches up takes some stages several times."""
+        known = self.record["counts"]
+        for name, count in counts.items():
+            known[name] = known.get(name, 0) + count
 
 
 def run(
@@ -147,48 +176,99 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
             _ingest(this, earlier)
     if "publish" in steps and (this.span or this.record["counts"].get("files_new")):
         prepare_check(this.settings)
-    upto = (this.span[1] if this.span else this.as_of).date()
+    plan = _plan(this, earlier)
+    if steps == _STEPS and not this.span:
+        _in_turn(this, plan, earlier)
+        return
     uses: KnownUses | None = None
     if this.span and this.warehouse.exists(EVENTS) and {"baseline", "score"} & set(steps):
         with this.stage("history"):
+            upto = this.span[1].date()
             ensure_known_places(this.warehouse, this.geo, upto, this.now)
             last = this.span[1] - timedelta(microseconds=1)
             end = max(upto, last.date() + timedelta(days=1))
             uses = known_uses(this.warehouse, this.geo, this.span[0].date(), end)
     if "baseline" in steps:
-        with this.stage("baseline"):
-            days = set(this.record["event_days"]) or _days_since_done(earlier)
-            done = advance_baseline(this.warehouse, this.geo, upto, days, this.now, uses)
-            this.record["counts"]["baseline_" + done] = 1
+        _advance(this, plan, (this.span[1] if this.span else this.as_of).date(), uses)
     if "score" in steps:
         with this.stage("score"):
-            window = _window(this, earlier)
-            this.record |= {
-                "window_from": window.start,
-                "window_to": window.end,
-                "late_buckets": sorted(window.late),
-            }
-            quiet = steps == _STEPS and _is_quiet(this, window)
-            if not quiet and this.warehouse.exists(EVENTS):
-                this.record["input_versions"] |= input_versions(this.warehouse)
-                found = score(this.warehouse, this.settings, this.geo, window, this.record["run_id"], uses)
-                this.record["counts"]["findings"] = found
+            window, touched = _with_late(this, plan)
+            _note(this, window)
+            if this.warehouse.exists(EVENTS):
+                _score(this, window, touched, uses)
             if "publish" not in steps:
                 this.record["status"] = "staged"
-        if quiet:
-            # Nothing came and nothing happened: there is nothing to judge, check or publish.
-            this.record["counts"] |= {"findings": 0, "published": 0, "incidents": 0, "alerts": 0}
-            _cover_quiet(this, window)
-            _lay_on(this, _read_said(this, earlier))
-            _send_alerts(this)
-            return
     if "publish" in steps and this.warehouse.exists(EVENTS):
         if "score" not in steps:
-            _take_up_staged(this, earlier)
+            touched = _take_up_staged(this, earlier)
+        record = this.record
+        window = Window(record["window_from"], record["window_to"], frozenset(record["late_buckets"]))
         said = _read_said(this, earlier)
-        _publish(this, _judged_days(earlier), said)
+        _publish(this, plan, window, touched, said, _judged_days(earlier))
         _lay_on(this, said)
         _send_alerts(this)
+
+
+def _in_turn(this: Run, plan: Plan, earlier: list[dict[str, Any]]) -> None:
+    """Judge what a scheduled run has to: at once, or after a longer gap day by day, as runs in time would
+    have, since what is alerted of a day decides what the next day's baseline holds."""
+    judged = _judged_days(earlier)
+    said: Said | None = None
+    judged_anew = plan.judged_anew
+    for number, (start, end, upto) in enumerate(plan.spans):
+        if number:
+            this.progress(f"catching up: {start:%Y-%m-%d}")
+        _advance(this, plan if not number else None, upto, judged_anew=judged_anew)
+        with this.stage("score"):
+            window, touched = _with_late(this, plan) if not number else (Window(start, end), None)
+            _note(this, window)
+            if len(plan.spans) == 1:
+                quiet = _is_quiet(this, window)
+            else:
+                quiet = not touched and not window.late and _is_empty(this, window)
+            if not quiet and this.warehouse.exists(EVENTS):
+                _score(this, window, touched)
+        if said is None:
+            said = _read_said(this, earlier)
+        if quiet:
+            # Nothing came and nothing happened: there is nothing to judge, check or publish.
+            this.count(findings=0, published=0, incidents=0, alerts=0)
+            _cover_quiet(this, window)
+        elif this.warehouse.exists(EVENTS):
+            done = _publish(this, plan, window, touched, said, judged)
+            judged_anew = done.alerts > 0
+            judged |= set(window.days)
+            if this.record["held_scopes"] == ["all"]:
+                break
+    if said and (quiet or this.warehouse.exists(EVENTS)):
+        _lay_on(this, said)
+        _send_alerts(this)
+
+
+def _advance(
+    this: Run, plan: Plan | None, upto: date, uses: KnownUses | None = None, *, judged_anew: bool = False
+) -> None:
+    with this.stage("baseline"):
+        changed = plan.changed if plan else frozenset()
+        done = advance_baseline(
+            this.warehouse, this.geo, upto, changed, this.now, uses, judged_anew=judged_anew
+        )
+        this.record["counts"]["baseline_" + done] = 1
+
+
+def _score(this: Run, window: Window, touched: Touched | None, uses: KnownUses | None = None) -> None:
+    this.record["input_versions"] |= input_versions(this.warehouse)
+    run_id = this.record["run_id"]
+    found = score(this.warehouse, this.settings, this.geo, window, run_id, uses, touched)
+    this.count(findings=found)
+
+
+def _note(this: Run, window: Window) -> None:
+    """Write the window into the record; one that follows another widens it."""
+    record = this.record
+    record["window_from"] = record.get("window_from") or window.start
+    record["window_to"] = window.end
+    record["late_buckets"] = sorted({*record["late_buckets"], *window.late})
 
 
 def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
@@ -224,6 +304,7 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     counts |= taken.counts
     counts["listed_all"] = int(recent is None and not this.span)
     this.record["event_days"] = sorted(taken.days)
+    this.record["late_buckets"] = sorted(taken.hours)
     if counts.get("files_outside") and not counts["files_new"] and not this.warehouse.exists(EVENTS):
         this.messages.append(
             f"all {counts['files_outside']} files of the trail were delivered outside "
@@ -253,7 +334,9 @@ def _earlier_runs(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
 
 
 def _is_published(record: dict[str, Any]) -> bool:
-    return record["status"] == "done" and record["window_to"] is not None
+    """Whether all it found stands; what a file held back comes late, once the file can be read."""
+    done = record["status"] == "done" or only_files_held(record["held_scopes"] or ())
+    return done and record["window_to"] is not None
 
 
 def _judged_days(earlier: list[dict[str, Any]]) -> set[date]:
@@ -262,67 +345,101 @@ def _judged_days(earlier: list[dict[str, Any]]) -> set[date]:
     return {day for window in windows for day in window.days}
 
 
-def _days_since_done(earlier: list[dict[str, Any]]) -> set[date]:
-    """Days whose facts were written since the last run that took all steps."""
+def _since_done(earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs since the last one that took all steps."""
     since = max((i for i, r in enumerate(earlier) if _is_published(r)), default=-1)
-    return {day for r in earlier[since + 1 :] for day in r["event_days"] or ()}
+    return earlier[since + 1 :]
 
 
-def _window(this: Run, earlier: list[dict[str, Any]]) -> Window:
-    """The buckets to judge: the look-back, what no run has published since, what came late."""
+def _days_since_done(earlier: list[dict[str, Any]]) -> set[date]:
+    """Days whose facts these wrote."""
+    return {day for r in _since_done(earlier) for day in r["event_days"] or ()}
+
+
+def _plan(this: Run, earlier: list[dict[str, Any]]) -> Plan:
+    """What a run has to judge: the look-back, what no run has published since, what came late."""
+    changed = frozenset({*this.record["event_days"], *_days_since_done(earlier)})
+    all_published = [r for r in earlier if _is_published(r)]
+    judged = tuple((r["window_from"], r["window_to"]) for r in all_published)
+    since = max((r["started_at"] for r in all_published), default=None)
     if this.span:
-        return Window(*this.span)
+        return Plan(((*this.span, this.span[1].date()),), changed, judged, since, False)
     lookback = this.settings.score.lookback
     start = bucket_of(this.as_of - lookback)
-    published = [r for r in earlier if _is_published(r) and r["mode"] != "history"]
+    published = [r for r in all_published if r["mode"] != "history"]
+    last: datetime | None = None
     if published:
         # What a dead or held run left is taken up from where the last good one ended.
-        start = min(start, bucket_of(max(r["window_to"] for r in published) - lookback))
+        last = max(r["window_to"] for r in published)
+        start = min(start, bucket_of(last - lookback))
     held = [r for r in earlier if r["status"] == "held" and r["window_from"]]
     if held and not published:
         start = min(start, min(r["window_from"] for r in held))
-    late: frozenset[datetime] = frozenset()
-    if published:
-        late = _late_buckets(this, published, start)
-    return Window(start, this.as_of, late)
-
-
-def _late_buckets(this: Run, published: list[dict[str, Any]], start: datetime) -> frozenset[datetime]:
-    """Buckets judged before for which events were taken in since the last published run."""
-    first = min(r["window_from"] for r in published)
-    since = max(r["started_at"] for r in published)
-    days = set(this.record["event_days"]) | _days_since_done(_earlier_runs(this.warehouse, this.now))
-    days = {day for day in days if first.date() <= day <= start.date()}
-    if not days:
-        return frozenset()
-    bucket = F.date_trunc("HOUR", "event_time")
-    rows = (
-        this.warehouse.read(EVENTS)
-        .where(on_days("event_date", sorted(days)))
-        .where(F.col("ingested_at") > F.lit(since))
-        .select(bucket.alias("bucket"))
-        .distinct()
-        .where((F.col("bucket") >= F.lit(first)) & (F.col("bucket") < F.lit(start)))
+    latest = next((r for r in reversed(earlier) if r["window_from"]), None)
+    judged_anew = bool(
+        latest
+        and latest["counts"].get("alerts")
+        and min([latest["window_from"], *latest["late_buckets"]]).date() < this.as_of.date()
     )
-    return frozenset(row["bucket"] for row in rows_of(rows))
+    undone = [*_since_done(earlier), this.record]
+    taken_out: frozenset[datetime] | None = frozenset(b for r in undone for b in r["late_buckets"])
+    if not taken_out and not any(r["counts"].get("displaced") for r in undone):
+        taken_out = None
+    spans = to_spans(start, last, this.as_of, lookback)
+    return Plan(spans, changed, judged, since, judged_anew, taken_out)
+
+
+def to_spans(
+    start: datetime, last: datetime | None, as_of: datetime, lookback: timedelta
+) -> tuple[tuple[datetime, datetime, date], ...]:
+    """(start, end, day of the baseline) of what is judged in turn: one span in the ordinary; where no run
+    has published since `last` for longer than the look-back, one to each midnight since, and the rest."""
+    spans = []
+    if last and as_of - last > lookback:
+        midnight = datetime(last.year, last.month, last.day, tzinfo=last.tzinfo) + timedelta(days=1)
+        while midnight < as_of:
+            spans.append((start, midnight, midnight.date() - timedelta(days=1)))
+            start, midnight = midnight, midnight + timedelta(days=1)
+    return (*spans, (start, as_of, as_of.date()))
+
+
+def _with_late(this: Run, plan: Plan) -> tuple[Window, Touched | None]:
+    """The plan's first window with what came late for earlier buckets, and the findings touched by it."""
+    window = Window(*plan.spans[0][:2])
+    if this.span or not plan.judged or plan.since is None or not this.warehouse.exists(EVENTS):
+        return window, None
+    late = late_buckets(this.warehouse, plan.judged, plan.changed, plan.since, window.start, plan.taken_out)
+    if not late.buckets:
+        return window, None
+    window, touched = touched_by(
+        this.warehouse, this.geo, late, plan.since, window.with_late(late.buckets), this.settings.hash
+    )
+    this.count(late_buckets=len(window.late), touched=touched.findings.count() if touched else 0)
+    return window, touched
 
 
 def _is_quiet(this: Run, window: Window) -> bool:
     """Whether a scheduled run took nothing in and no event lies in the buckets it is to judge."""
     if this.span or window.late or this.record["counts"].get("files_new") or this.record["event_days"]:
         return False
+    return _is_empty(this, window)
+
+
+def _is_empty(this: Run, window: Window) -> bool:
+    """Whether there are events, and none in the window's buckets."""
     if not this.warehouse.exists(EVENTS):
         return False
     return window_events(this.warehouse, window).limit(1).count() == 0
 
 
-def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> None:
+def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> Touched | None:
     staged = [r for r in earlier if r["status"] == "staged"]
     if not staged:
         raise UsageError("nothing is staged: run `raretrail score` before `raretrail publish`")
     last = staged[-1]
     for name in ("window_from", "window_to", "late_buckets", "as_of"):
         this.record[name] = last[name]
+    return staged_touched(this.warehouse) if last["counts"].get("touched") else None
 
 
 def _read_said(this: Run, earlier: list[dict[str, Any]]) -> Said:
@@ -350,7 +467,8 @@ def _cover(this: Run, window: Window) -> datetime:
     this.record["counts"]["silent"] = silence.count
     if silence.message:
         this.record["message"] = silence.message
-        this.messages.append(silence.message)
+        if silence.message not in this.messages:
+            this.messages.append(silence.message)
     return now
 
 
@@ -367,13 +485,14 @@ def _cover_quiet(this: Run, window: Window) -> None:
             _hold(this, gate)
 
 
-def _publish(this: Run, judged: set[date], said: Said) -> None:
+def _publish(
+    this: Run, plan: Plan, window: Window, touched: Touched | None, said: Said, judged: set[date]
+) -> Published:
     record = this.record
-    window = Window(record["window_from"], record["window_to"], frozenset(record["late_buckets"]))
     covered_at = _cover(this, window)
     with this.stage("check"):
-        relied = sorted({*window.days, *record["event_days"]})
-        upto = (this.span[1] if this.span else record["as_of"]).date()
+        relied = sorted({*window.days, *plan.changed_beside(window)})
+        upto = next((upto for _, end, upto in plan.spans if end == window.end), record["as_of"].date())
         covered = judged_hours(this.warehouse, window, covered_at)
         gate = check(this.warehouse, this.settings, record["run_id"], relied, upto, this.now, covered)
     with this.stage("publish"):
@@ -389,22 +508,26 @@ def _publish(this: Run, judged: set[date], said: Said) -> None:
             alert=alert,
             deliver=this.target is not None,
             rules=said.rules,
+            touched=touched,
+            run_id=record["run_id"],
         )
-    record["counts"] |= {
-        "published": done.findings,
-        "suppressed": done.suppressed,
-        "incidents": done.incidents,
-        "alerts": done.alerts,
-        "alerts_cut": done.alerts_cut,
-    }
+    this.count(
+        published=done.findings,
+        suppressed=done.suppressed,
+        incidents=done.incidents,
+        alerts=done.alerts,
+        alerts_cut=done.alerts_cut,
+        revised=done.revised,
+    )
     if done.alerts_cut:
         this.messages.append(
             f"{done.alerts_cut} more incidents reach the alert score; "
             f"alerts.max_per_run ({this.settings.alerts.max_per_run}) cut them"
         )
-    this.messages += gate.warnings
+    this.messages += [warning for warning in gate.warnings if warning not in this.messages]
     if gate.held:
         _hold(this, gate)
+    return done
 
 
 def _send_alerts(this: Run) -> None:
@@ -424,10 +547,15 @@ def _send_alerts(this: Run) -> None:
 
 
 def _hold(this: Run, gate: Gate) -> None:
-    scopes = ["all"] if gate.held_all else [f"{c}={v}" for c, v in sorted(gate.held_scopes)]
-    this.record |= {"status": "held", "held_scopes": scopes, "message": "; ".join(gate.messages)}
-    this.messages += gate.messages
-    this.messages.append("what is held stays in staged_anomalies and is judged again by the next run")
+    record = this.record
+    scopes = {"all"} if gate.held_all else {f"{c}={v}" for c, v in gate.held_scopes}
+    scopes = {"all"} if "all" in scopes else scopes.union(record["held_scopes"])
+    told = [text for text in gate.messages if text not in this.messages]
+    this.messages += told
+    message = "; ".join([*([record["message"]] if record["status"] == "held" else []), *told])
+    record |= {"status": "held", "held_scopes": sorted(scopes), "message": message}
+    if _HELD_NOTE not in this.messages:
+        this.messages.append(_HELD_NOTE)
 
 
 def _record(this: Run) -> None:

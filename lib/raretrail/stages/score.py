@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 
@@ -63,8 +64,6 @@ INPUTS: tuple[Table, ...] = (
     SESSIONS_DAILY,
     *BASELINES,
 )
-# Day by day the stored snapshots serve; more days are judged by one pass over the facts.
-_FEW_DAYS = 3
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,10 @@ class Window:
     start: datetime
     end: datetime
     late: frozenset[datetime] = frozenset()
+
+    def with_late(self, buckets: Collection[datetime]) -> Window:
+        """It with these earlier buckets too."""
+        return replace(self, late=self.late.union(b for b in buckets if not self.start <= b < self.end))
 
     @property
     def days(self) -> list[date]:
@@ -85,13 +88,24 @@ class Window:
             day += timedelta(days=1)
         return sorted(days)
 
+    def is_late(self, column: str) -> str:
+        """SQL that holds for a start in one of the single earlier buckets."""
+        if not self.late:
+            return "false"
+        return f"date_trunc('HOUR', {column}) IN ({', '.join(map(_time, sorted(self.late)))})"
+
     def holds(self, column: str) -> str:
         """SQL that holds for a start within the window, of a bucket or of a quarter of one."""
         within = f"({column} >= {_time(self.start)} AND {column} < {_time(self.end)})"
-        if not self.late:
-            return within
-        hour = f"date_trunc('HOUR', {column})"
-        return f"({within} OR {hour} IN ({', '.join(map(_time, sorted(self.late)))}))"
+        return f"({within} OR {self.is_late(column)})" if self.late else within
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Published findings to be judged again beside the window: rows of `staged_touched`, of these days."""
+
+    findings: DataFrame
+    days: list[date]
 
 
 def bucket_of(time: datetime) -> datetime:
@@ -121,6 +135,40 @@ def window_events(warehouse: Warehouse, window: Window) -> DataFrame:
     )
 
 
+def days_judged(window: Window, touched: Touched | None) -> list[date]:
+    """The days of the window's buckets and of the findings beside it, ascending."""
+    return sorted({*window.days, *(touched.days if touched else ())})
+
+
+def judged_events(warehouse: Warehouse, window: Window, touched: Touched | None) -> DataFrame:
+    """The events of the window's buckets and, of other buckets, those of the findings to be judged again."""
+    events = window_events(warehouse, window)
+    if touched is None:
+        return events
+    hour = F.date_trunc("HOUR", "event_time")
+    keys = ["recipient_account_id", "principal", "actor", "command"]
+    found = touched.findings.select(
+        F.date_trunc("HOUR", "bucket_start").alias("hour"),
+        *keys,
+        F.coalesce("source_ip_address", F.lit("")).alias("address"),
+        F.coalesce("error_code", F.lit("")).alias("outcome"),
+    ).distinct()
+    others = (
+        warehouse.read(EVENTS)
+        .where(on_days("event_date", touched.days))
+        .where(~F.expr(window.holds("date_trunc('HOUR', event_time)")))
+        .withColumns(
+            {
+                "hour": hour,
+                "address": F.coalesce("source_ip_address", F.lit("")),
+                "outcome": F.coalesce("error_code", F.lit("")),
+            }
+        )
+        .join(F.broadcast(found), ["hour", *keys, "address", "outcome"], "left_semi")
+    )
+    return events.unionByName(others.select(*events.columns))
+
+
 @dataclass(frozen=True)
 class Known:
     """What was known before the days judged, the places known then (identity, value, day), and whether
@@ -138,28 +186,37 @@ def score(
     window: Window,
     run_id: str,
     uses: KnownUses | None = None,
+    touched: Touched | None = None,
 ) -> int:
-    """Judge the window's buckets and stage their findings; how many there are.
+    """Judge the window's buckets, and the touched findings of others, and stage what they find; how many
+    findings there are.
 
     uses, where the run has them already, are those of the window's days and the history before.
     """
-    known = known_before(warehouse, geo, window.days, uses)
-    judge(warehouse, settings, geo, window, run_id, known)
+    days = days_judged(window, touched)
+    known = known_before(warehouse, geo, days, uses)
+    judge(warehouse, settings, geo, window, run_id, known, touched)
     answers = [column.name for column in EVIDENCE]
     staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids", *answers)
-    events = window_events(warehouse, window)
+    events = judged_events(warehouse, window, touched)
     evidence = to_evidence(staged, events)
-    staged = with_answers(staged, warehouse, events, window.days, stored=known.stored)
-    staged = with_record_scores(staged, warehouse, geo, window.days, stored=known.stored)
+    staged = with_answers(staged, warehouse, events, days, stored=known.stored)
+    staged = with_record_scores(staged, warehouse, geo, days, stored=known.stored)
     warehouse.replace(STAGED_ANOMALIES, staged.join(evidence, "anomaly_id", "left"))
     return warehouse.read(STAGED_ANOMALIES).count()
 
 
 def judge(
-    warehouse: Warehouse, settings: Settings, geo: Geo, window: Window, run_id: str, known: Known
+    warehouse: Warehouse,
+    settings: Settings,
+    geo: Geo,
+    window: Window,
+    run_id: str,
+    known: Known,
+    touched: Touched | None = None,
 ) -> None:
-    """Stage the findings of the window's buckets, without the columns that stand beside the score: their
-    events and what the original's arithmetic gives."""
+    """Stage the findings of the window's buckets and of what is touched, without the columns that stand
+    beside the score: their events and what the original's arithmetic gives."""
     places = places_of(warehouse, geo.build)
     new_places = known.history.identity_values.where("dimension = 'place' AND days_90 = 0").select(
         "as_of", "identity", "value"
@@ -183,12 +240,12 @@ def judge(
     ages = surprises.groupBy("as_of").agg(F.max("baseline_days").alias("baseline_days"))
     spikes = spikes_of(warehouse, window_events(warehouse, window), ages, window.days, stored=known.stored)
     candidates = (
-        to_candidates(window_events(warehouse, window))
+        to_candidates(judged_events(warehouse, window, touched))
         .join(F.broadcast(placed), "source_ip_address", "left")
         .transform(
             with_terms,
             to_lookup(surprises),
-            to_jump_ends(_jumps(warehouse, geo, window)),
+            to_jump_ends(_jumps(warehouse, geo, days_judged(window, touched))),
             known.history.pairs,
             load_levels(settings.conf_file("sensitivity.yml")),
             hosting_names(settings.conf_file("hosting.yml")),
@@ -214,14 +271,13 @@ def judge(
     warehouse.replace(STAGED_ANOMALIES, findings)
 
 
-def _jumps(warehouse: Warehouse, geo: Geo, window: Window) -> DataFrame:
-    days = window.days
+def _jumps(warehouse: Warehouse, geo: Geo, days: list[date]) -> DataFrame:
     jumps = located_jumps(warehouse, geo, days[0], days[-1] + timedelta(days=1))
     return jumps.where(on_days("event_date", days))
 
 
 def known_before(warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUses | None) -> Known:
-    """What was known before each of these days, from stored snapshots where few days have theirs."""
+    """What was known before each of these days, from their stored snapshots where all have one."""
     if uses is None and _is_stored(warehouse, days):
         places = (
             warehouse.read(BASELINE_IDENTITY_VALUE)
@@ -240,8 +296,8 @@ def known_before(warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUs
 
 
 def _is_stored(warehouse: Warehouse, days: list[date]) -> bool:
-    """Whether few days are judged, and by snapshots that are there."""
-    return len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse))
+    """Whether the snapshots of all of these days are there."""
+    return set(days) <= set(stored_days(warehouse))
 
 
 def _time(time: datetime) -> str:

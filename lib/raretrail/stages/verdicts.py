@@ -91,7 +91,11 @@ def lay_on(warehouse: Warehouse, said: Said, as_of: date) -> int:
     warehouse.create(ANOMALIES)
     warehouse.create(INCIDENTS)
     recent = F.col("last_time") >= F.lit(as_of - timedelta(days=REACH_DAYS))
-    named = F.col("incident_id").isin(*sorted(said.named)) if said.named else F.lit(False)
+    named = F.lit(False)
+    if said.named:
+        ids = sorted(said.named)
+        formerly = F.coalesce(F.arrays_overlap("supersedes", F.array(*map(F.lit, ids))), F.lit(False))
+        named = F.col("incident_id").isin(*ids) | formerly
     chosen = warehouse.read(INCIDENTS).where(recent | named)
     first = chosen.agg(F.min("first_date").alias("day")).first()
     if first is None or first["day"] is None:

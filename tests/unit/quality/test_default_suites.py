@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raretrail.quality.gate import gate
+from raretrail.quality.gate import gate, only_files_held
 from raretrail.quality.judge import Verdict, judge
 from raretrail.quality.measure import measure
 from raretrail.quality.suites import Expectation, load_suites
@@ -209,6 +209,7 @@ BAD: dict[str, dict[str, list[dict[str, Any] | None]]] = {
         "accounts_speak": [SILENT, {**AN_ACCOUNT, **SILENT}],
         "regions_speak": [{**A_REGION, **SILENT}],
         "volume_as_usual": [{**AN_ACCOUNT, "status": "low", "came": 3}],
+        "region_volume_as_usual": [{**A_REGION, "status": "low", "came": 3}],
     },
 }
 # A share fails when more than some rows are bad.
@@ -223,6 +224,7 @@ LOOKED_AT = {
     ("coverage", "trail_speaks"): 1,
     ("coverage", "regions_speak"): 1,
     ("coverage", "volume_as_usual"): 1,
+    ("coverage", "region_volume_as_usual"): 1,
 }
 
 
@@ -365,6 +367,24 @@ def test_one_accounts_fault_holds_that_account_alone(spark) -> None:
         "The findings of recipient_account_id 222222222222 are held: events.commands_present "
         "failed in recipient_account_id 222222222222: 3 of 3 events. "
     )
+
+
+def test_one_regions_fault_holds_that_region_of_that_account_alone(spark) -> None:
+    bad = {"aws_region": "eu-north-1", "ingested_at": NOON - 2 * HOUR}
+    closed = gate(verdicts_on(spark, "events", rows("events", bad, how_many=3)))
+    assert closed.held_scopes == closed.held_findings == {("account_region", "111111111111/eu-north-1")}
+    assert not closed.held_all
+
+
+def test_one_files_fault_holds_that_file_and_no_finding(spark) -> None:
+    closed = gate(verdicts_on(spark, "ledger", rows("ledger", {"status": "unreadable"})))
+    assert closed.held and not closed.held_all
+    assert closed.held_scopes == {("source_file", "f19")}
+    assert closed.held_findings == frozenset()
+    (message,) = closed.messages
+    assert message.startswith("The file f19 is held: ledger.files_readable failed in source_file f19: ")
+    assert only_files_held(["source_file=f19"])
+    assert not only_files_held(["source_file=f19", "detector=errors"]) and not only_files_held([])
 
 
 def test_one_detectors_fault_holds_that_detector_alone(spark) -> None:
