@@ -28,6 +28,7 @@ from raretrail.show.text import (
 
 _LATE = 120
 _FINDINGS = 12
+_REVISIONS = 50
 _EVENTS = 15
 _BAR = 20
 _STEPS = 8
@@ -90,7 +91,7 @@ def _parts(
         yield ""
     if revised:
         yield styled(f"Revised ({len(revised)})", "bold")
-        yield _revisions(revised[-_FINDINGS:])
+        yield _revisions(revised[-_REVISIONS:])
         yield ""
     top = strangest(findings)
     if top is not None:
@@ -166,10 +167,12 @@ def _late(minutes: int) -> str:
 
 
 def _revisions(revised: Sequence[Row]) -> Table:
-    """When, which finding, its bits and score before and since, why."""
+    """When, which finding, its bits and score before and since, why; findings of several detectors that
+    changed alike in one line."""
     table = Table.grid(padding=(0, 2))
-    for overflow in ("fold", "fold", "fold"):
-        table.add_column(overflow=overflow)
+    for no_wrap in (True, False, False):
+        table.add_column(overflow="fold", no_wrap=no_wrap)
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for row in revised:
         was = f"{number(row['was_bits'])} bits, score {number(row['was_score'])}"
         if row["withdrawn"]:
@@ -180,7 +183,10 @@ def _revisions(revised: Sequence[Row]) -> Table:
         if row["changed"]:
             told += ": " + ", ".join(row["changed"])
         found = f"{row['command']} at {minute(in_utc(row['bucket_start']))}"
-        table.add_row(minute(in_utc(row["revised_at"])), styled(inert(found)), styled(inert(told)))
+        alike.setdefault((minute(in_utc(row["revised_at"])), found, told), []).append(row["detector"])
+    for (when, found, told), detectors in alike.items():
+        named = f"{found}, {listed(sorted(detectors), 3)}"
+        table.add_row(when, styled(inert(named)), styled(inert(told)))
     return table
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from raretrail.show.incidents import incidents_table, range_line
-from raretrail.show.one import incident_page
+from raretrail.show.one import incident_page, revisions_of
 from raretrail.show.reasons import reasons
 from raretrail.show.text import Screen
 
@@ -187,3 +187,27 @@ def test_which_incidents_a_page_shows() -> None:
     assert range_line(3, 1, 3) == "3 incidents, most unusual first"
     assert range_line(25, 26, 340) == "incidents 26 to 50 of 340, most unusual first"
     assert range_line(0, 51, 40) == "no incidents on this page; there are 40"
+
+
+def test_an_incident_tells_what_became_of_its_findings() -> None:
+    def revised(detector: str, **more: Any) -> dict[str, Any]:
+        row = {
+            "anomaly_id": detector, "score_revision": 1, "revised_at": AT + timedelta(hours=30),
+            "bucket_start": AT.replace(minute=0, second=0), "detector": detector, "command": "iam:CreateUser",
+            "reason": "late_history", "withdrawn": False, "was_bits": 17.03, "bits": 15.8, "was_score": 90.0,
+            "score": 85.6, "changed": ["place_bits 8.65 to 2.90"],
+        }  # fmt: skip
+        return row | more
+
+    gone = revised("c", withdrawn=True, bits=None, score=None, changed=None, reason=f"late_events{EVIL}")
+    rows = revisions_of([gone, revised("b"), revised("a"), revised("a")])
+    one = incident(supersedes=["0123456789abcdef"])
+    text = incident_page(one, [finding()], [event()], Screen(200), revised=rows, late_minutes=1800)
+    assert "Revised (3)" in text and "\x1b" not in text
+    assert (
+        "iam:CreateUser at 2026-02-23 04:00, a, b  17.0 bits, score 90.0 to 15.8 bits, score 85.6 "
+        "(late history): place_bits 8.65 to 2.90"
+    ) in text
+    assert "c  " in text and "17.0 bits, score 90.0; no longer stands (late events" in text
+    assert "taken in up to 1 d 6 h after it happened" in text
+    assert "formerly  01234567" in text
