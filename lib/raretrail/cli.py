@@ -158,6 +158,17 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--scratch", metavar="W", help="where to compute (default: a temporary folder)")
     replay.add_argument("--format", choices=("text", "json"), default="text")
 
+    forget = command("forget", "remove a person or an address from every table, for good", _forget)
+    whom = forget.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--principal", metavar="NAME", help="actor, principal, ARN or name of a person")
+    whom.add_argument("--address", metavar="IP", help="an address")
+    forget.add_argument("--account", metavar="ID", help="only in this account")
+    forget.add_argument("--dry-run", action="store_true", help="only say whom it covers and what would go")
+    forget.add_argument("--author", metavar="NAME", help="who does it (default: you)")
+    _add_warehouse_options(forget)
+    forget.add_argument("--format", choices=("text", "json"), default="text")
+    forget.add_argument("--quiet", action="store_true", help="no progress")
+
     export = command("export", "write findings as JSON lines for other systems", _export)
     _add_look_options(export, formats=("ecs", "ocsf"))
     export.add_argument("--since", type=_moment, help="first event from this day or time (UTC)")
@@ -374,6 +385,7 @@ def _tell(record: dict[str, Any]) -> None:
     counts = record["counts"]
     read = f"{count(counts.get('files'), 'file')}, {count(counts.get('records'), 'record')}"
     taken = ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("events", "duplicates", "quarantined"))
+    taken += f", {counts['forgotten']:,} forgotten" if counts.get("forgotten") else ""
     if "records" in counts:
         print(f"read {read}: {taken}")
     if "published" in counts:
@@ -644,6 +656,38 @@ def _replay(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(replayed_text(done, Screen.of(sys.stdout)))
     return EXIT_DONE if done.same else EXIT_FAILED
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    from raretrail.show.forgotten import covered_lines, receipt_json, receipt_text
+    from raretrail.show.text import Screen, to_json
+    from raretrail.verdicts import author_of
+
+    settings, _ = _settings(arguments)
+    location, author = settings.require_warehouse(), author_of(arguments.author)
+    _need_spark()
+    from raretrail.stages.forget import Covered, Request, forget
+    from raretrail.stages.tombstones import require_key
+    from raretrail.warehouse import Warehouse
+
+    kind: Any = "person" if arguments.principal else "address"
+    request = Request(kind, arguments.principal or arguments.address, arguments.account)
+
+    def tell(covered: Covered) -> None:
+        for line in covered_lines(covered):
+            print(line, file=sys.stderr, flush=True)
+
+    with _spark(settings) as spark, _progress(arguments.quiet) as progress:
+        warehouse = Warehouse(spark, location)
+        warehouse.require_known_version()
+        key = None if arguments.dry_run else require_key(warehouse)
+        receipts = forget(warehouse, settings, request, key, author, tell=tell, progress=progress)
+    for receipt in receipts:
+        if arguments.format == "json":
+            print(to_json(receipt_json(receipt), indent=2))
+        else:
+            sys.stdout.write(receipt_text(receipt, Screen.of(sys.stdout)))
+    return EXIT_DONE
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -824,6 +824,70 @@ LEFT JOIN decided v ON v.detector = coalesce(d.detector, f.detector)""",
     "FROM detector_health ORDER BY findings DESC",
 )
 
+# --------------------------------------------------------------------------------- for wider audiences
+
+# Nothing of whom it is and where exactly, no text a person or an intruder wrote, and no id either: ids are
+# hashes of who and where, which could be tried out.
+SHARED_INCIDENTS = View(
+    "shared_incidents",
+    "One incident without personal data, for those who are to see how many and of what kind: no name, "
+    "address, ARN, text or id",
+    (
+        _c("first_date", "date", "UTC day of its first finding"),
+        _c("severity", "string", "low, medium, high or critical"),
+        _c("score", "double", "0-100, rounded"),
+        _c("principal_kind", "string", "person, role, user, root, service, account, anonymous or unknown"),
+        _c("country_iso_code", "string", "Country it came from, ISO 3166-1 alpha-2"),
+        _c("country_name", "string", "That country"),
+        _c("detectors", "array<string>", "Detectors that found it"),
+        _c("commands", "array<string>", "Commands, most surprising first"),
+        _c("findings", "bigint", "Findings in it"),
+        _c("event_count", "bigint", "Events"),
+        _c("minutes", "double", "Minutes from its first event to its last"),
+        _c("account_environments", "array<string>", "Environments of its accounts (conf/accounts.yml)"),
+        _c("account_data", "array<string>", "Kinds of data these hold"),
+        _c("regulations", "array<string>", "What these fall under"),
+        _c("criticality", "string", "The highest of theirs"),
+        _c("is_alerted", "boolean", "Whether it was alerted"),
+        _c("is_suppressed", "boolean", "Whether all its findings are suppressed"),
+        _c("state", "string", "open, acknowledged or closed"),
+        _c("verdict", "string", "Latest verdict on it"),
+        _c("minutes_to_verdict", "double", "Minutes from its last event to that verdict"),
+    ),
+    f"""
+SELECT first_date, severity, round(score, 0) AS score, principal_kind, country_iso_code, country_name, detectors,
+       commands, findings, event_count, {_minutes("first_time", "last_time")} AS minutes, account_environments,
+       account_data, regulations, criticality, alerted_at IS NOT NULL AS is_alerted,
+       suppressed_by IS NOT NULL AS is_suppressed, coalesce(state, 'open') AS state, verdict,
+       {_minutes("last_time", "verdict_at")} AS minutes_to_verdict
+FROM incidents""",
+    "How many incidents of what severity were there, and from which countries?",
+    "SELECT severity, country_name, count(*) AS incidents FROM shared_incidents\n"
+    "GROUP BY severity, country_name ORDER BY incidents DESC, severity, country_name",
+)
+
+SHARED_MONTHS = View(
+    "shared_months",
+    "Incidents of a month by severity and verdict: numbers alone",
+    (
+        _c("month", "string", "UTC month, as in 2026-02"),
+        _c("severity", "string", "low, medium, high or critical"),
+        _c("verdict", "string", "Latest verdict; none without one"),
+        _c("incidents", "bigint", "Incidents"),
+        _c("alerted", "bigint", "Of these, alerted"),
+        _c("median_minutes_to_verdict", "double", "Minutes from the last event to the verdict, median"),
+    ),
+    """
+SELECT substring(CAST(first_date AS STRING), 1, 7) AS "month", severity, coalesce(verdict, 'none') AS verdict,
+       count(*) AS incidents, count(CASE WHEN is_alerted THEN 1 END) AS alerted,
+       median(minutes_to_verdict) AS median_minutes_to_verdict
+FROM shared_incidents
+GROUP BY substring(CAST(first_date AS STRING), 1, 7), severity, coalesce(verdict, 'none')""",
+    "How many incidents a month, and how quickly were they judged?",
+    'SELECT "month", severity, verdict, incidents, median_minutes_to_verdict FROM shared_months\n'
+    'ORDER BY "month", severity, verdict',
+)
+
 # -------------------------------------------------------------------------------------------- ECS
 
 _PLACED = "('city', 'region', 'country', 'not_found', 'private')"
@@ -1118,6 +1182,8 @@ def views(detectors: Sequence[Detector]) -> tuple[View, ...]:
         QUALITY_LATEST,
         COVERAGE,
         DETECTOR_HEALTH,
+        SHARED_INCIDENTS,
+        SHARED_MONTHS,
         ECS_ANOMALIES,
         OCSF_FINDINGS,
     )

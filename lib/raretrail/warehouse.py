@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -223,6 +224,21 @@ class Warehouse:
             f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {same} WHEN MATCHED THEN DELETE",
             source=rows,
         ).collect()
+
+    def drop_scratch(self, name: str) -> None:
+        """Delete the scratch table staged_<name>, old versions and log included, where it is; of one at a URI
+        its rows."""
+        table = Table(f"staged_{name}", "", (), ())
+        if not self.exists(table):
+            return
+        if self.directory:
+            shutil.rmtree(self.directory / table.name)
+        elif self.is_schema:
+            self.spark.sql(f"DROP TABLE IF EXISTS {self.name(table)}")
+        else:
+            self.stage(name, self.spark.createDataFrame([], "nothing int"))
+            return
+        self._made.discard(table.name)
 
     def version(self, table: Table) -> int | None:
         """The table's current Delta version, or None before its first write."""

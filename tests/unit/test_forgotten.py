@@ -15,7 +15,8 @@ from raretrail import tables
 from raretrail.cloudtrail.decode import FileResult, census, decode_file
 from raretrail.cloudtrail.forgotten import MARKER, Forgotten, Tombstone, hashed, is_word, key_id, pattern_of
 from raretrail.cloudtrail.principals import PrincipalRules, load_rules
-from raretrail.settings import default_conf_dir
+from raretrail.errors import UsageError
+from raretrail.settings import default_conf_dir, load_settings
 from raretrail.tables import DECODED_COLUMNS
 
 KEY = b"0123456789abcdef"
@@ -150,3 +151,9 @@ def test_every_column_of_text_says_what_it_holds() -> None:
     assert not unsaid, "say in tables._HOLDS whether they hold a person, an address or words"
     assert tables._c("nickname", "string", "A new one").holds is None
     assert set(tables._HOLDS) <= {column.name for table in tables.ALL for column in table.columns}
+
+
+def test_tombstones_and_receipts_are_kept_for_ever() -> None:
+    for name in ("tombstones", "forgettings"):
+        with pytest.raises(UsageError, match=f"'{name}' is none of the tables with days"):
+            load_settings(options={"retention": {name: 30}})

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from raretrail.look import Condition, DuckLook, SparkLook, open_duckdb
+from raretrail.look import Condition, DuckLook, SparkLook, open_duckdb, open_rows
 from raretrail.settings import Detector, Technique, load_settings
-from raretrail.tables import INCIDENTS
+from raretrail.tables import ANOMALIES, INCIDENTS, Table
 from raretrail.views import (
     ECS_ANOMALIES,
     OCSF_FINDINGS,
     OCSF_VERSION,
+    SHARED_INCIDENTS,
+    SHARED_MONTHS,
     View,
     in_dialect,
     literal,
@@ -110,6 +112,25 @@ def test_a_profile_counts_days_shares_and_others(look: DuckLook) -> None:
     (hour,) = [row for row in rows if row["dimension"] == "hour"]
     assert (hour["value"], hour["days_90"], hour["others"]) == ("17", 20, 0)
     assert hour["last_day"] == date(2026, 2, 20)
+
+
+def test_views_for_wider_audiences_show_nobody() -> None:
+    """Whatever a finding or an incident holds of a person, an address or words, none of it is there."""
+    planted = "arn:aws:iam::1:user/planted 198.51.100.77"
+    plain = {"date": date(2026, 2, 20), "timestamp": datetime(2026, 2, 20, 9, tzinfo=UTC)}
+    rows: dict[Table, list[dict[str, Any]]] = {}
+    ids = {"incident_id", "anomaly_id"}
+    for table in (INCIDENTS, ANOMALIES):
+        row: dict[str, Any] = {column.name: plain.get(column.type) for column in table.columns}
+        for column in table.columns:
+            if column.holds in ("subject", "person", "address", "words") or column.name in ids:
+                row[column.name] = [planted] if column.type.startswith("array") else planted
+        rows[table] = [row | {"severity": "high", "score": 61.7}]
+    with open_rows(rows) as look:
+        for view in (SHARED_INCIDENTS, SHARED_MONTHS):
+            (shown,) = look.rows(view)
+            assert shown["severity"] == "high"
+            assert "planted" not in repr(shown) and "198.51" not in repr(shown)
 
 
 def test_a_place_only_an_incident_came_from_is_there(one: Callable[[str], dict[str, Any]]) -> None:

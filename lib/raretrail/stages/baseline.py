@@ -206,6 +206,26 @@ def advance_baseline(
     return "advanced"
 
 
+def rebuild_baseline(warehouse: Warehouse, geo: Geo, now: datetime) -> date | None:
+    """Make the latest snapshot anew from the facts as they are, and drop the older ones; its day, if any.
+
+    Killed in between it leaves no snapshot, and the next run builds one.
+    """
+    stored = stored_days(warehouse)
+    # The dimension table goes first: while it has a day, that day counts as stored.
+    for table in (BASELINE_DIMENSION, *BASELINES, BASELINE_COVERAGE_HOUR):
+        if warehouse.exists(table):
+            warehouse.replace(table, warehouse.spark.createDataFrame([], table.spark_schema()))
+    first = first_fact_day(warehouse)
+    if not stored or first is None or first >= stored[-1]:
+        return None
+    as_of = stored[-1]
+    ensure_known_places(warehouse, geo, as_of, now)
+    _withhold(warehouse, as_of)
+    _build(warehouse, geo, as_of, first, known_uses(warehouse, geo, as_of, as_of))
+    return as_of
+
+
 def _learnt(warehouse: Warehouse) -> DataFrame:
     """The facts of presence that a baseline may hold."""
     return only_learnable(warehouse.read(PRESENCE_DAILY), warehouse.read(WITHHELD))

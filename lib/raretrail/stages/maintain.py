@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 from pyspark.sql import functions as F
 
 from raretrail import tables
 from raretrail.tables import Table
+from raretrail.together import together
 from raretrail.warehouse import Warehouse
 
 # Delta's own least: readers of a version need its files for so long.
@@ -21,6 +24,7 @@ SCRATCH = (
     "first_events",
     "fold",
     "folded_uses",
+    "forgetting",
     "incidents",
     "marked",
     "news",
@@ -76,6 +80,69 @@ def maintain(
             _vacuum(warehouse, table)
             done.append(Maintained(table.name, expired, removed, added))
     return done
+
+
+def purge(warehouse: Warehouse, scratch: Sequence[str]) -> dict[str, int | None]:
+    """Leave of every table its current version alone, of scratch tables nothing; files deleted, by table.
+
+    In a directory of this machine the log's entries before go as well, since their statistics hold names;
+    elsewhere Delta deletes these as the table's log retention says, and how many files went is not known.
+    The caller holds the warehouse.
+    """
+    listed = [*tables.ALL, *(Table(f"staged_{name}", "", (), ()) for name in scratch)]
+    before = {table.name: _files(warehouse, table) for table in listed if warehouse.exists(table)}
+    for name in scratch:
+        warehouse.drop_scratch(name)
+    chosen = [table for table in tables.ALL if warehouse.exists(table)]
+    if warehouse.directory:
+        for table in chosen:
+            _keep_current(warehouse.directory / table.name)
+    else:
+        together([partial(_vacuum_whole, warehouse, table) for table in chosen])
+    after = {table.name: _files(warehouse, table) for table in listed}
+    return {
+        name: None if files is None else len(files - (after[name] or set())) for name, files in before.items()
+    }
+
+
+def _keep_current(path: Path) -> None:
+    """Vacuum a table on this machine and cut its log to a checkpoint of its current version."""
+    from deltalake import DeltaTable
+
+    table = DeltaTable(str(path))
+    table.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+    # The entry of the checkpoint's own version stays, so it must be one that lists no files.
+    asked = {"raretrail.purged_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    table.alter.set_table_properties(asked, raise_if_not_exists=False)
+    table = DeltaTable(str(path))
+    table.create_checkpoint()
+    for entry in (path / "_delta_log").iterdir():
+        version = entry.name.removeprefix(".")[:20]
+        if version.isdigit() and int(version) < table.version():
+            entry.unlink()
+
+
+def _vacuum_whole(warehouse: Warehouse, table: Table) -> None:
+    """Vacuum to the current version. The table itself says that nothing is to be kept, since serverless does
+    not let a session say so."""
+    kept = "delta.deletedFileRetentionDuration"
+    for statement in (
+        f"ALTER TABLE {warehouse.name(table)} SET TBLPROPERTIES ('{kept}' = 'interval 0 hours')",
+        f"VACUUM {warehouse.name(table)}",
+        f"ALTER TABLE {warehouse.name(table)} UNSET TBLPROPERTIES IF EXISTS ('{kept}')",
+    ):
+        warehouse.spark.sql(statement).collect()
+
+
+def _files(warehouse: Warehouse, table: Table) -> set[str] | None:
+    if not warehouse.directory:
+        return None
+    # Checksums of files are Hadoop's own.
+    return {
+        str(path)
+        for path in (warehouse.directory / table.name).rglob("*")
+        if path.is_file() and path.suffix != ".crc"
+    }
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from raretrail.errors import RaretrailError, UsageError
 from raretrail.settings import Settings
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.score import Window, bucket_of, score
+from raretrail.stages.tombstones import forgotten_finding, last_forgetting
 from raretrail.tables import ANOMALIES, CALIBRATIONS, RUNS, STAGED_ANOMALIES, Table
 from raretrail.warehouse import Warehouse, rows_of, with_all_columns
 
@@ -77,10 +78,16 @@ def replay(warehouse: Warehouse, settings: Settings, anomaly_id: str, scratch: s
     """Compute the finding of that id (or the only one that begins so) once more.
 
     Raises UsageError for an id nobody has and for settings that are not those it was judged by, and
-    RaretrailError when what its run read has been vacuumed.
+    RaretrailError when what its run read has been vacuumed or forgotten.
     """
     finding = _finding(warehouse, anomaly_id)
     run = _run(warehouse, finding)
+    forgotten = last_forgetting(warehouse)
+    if forgotten and forgotten[0] > run["started_at"]:
+        raise RaretrailError(
+            f"{finding['anomaly_id']} cannot be replayed: part of what run {run['run_id']} read was "
+            f"{forgotten[1]}, and with it went the old versions of all tables"
+        )
     if finding["settings_hash"] != settings.hash:
         raise UsageError(
             f"{finding['anomaly_id']} was judged by settings {finding['settings_hash']}, these are "
@@ -115,6 +122,9 @@ def replay(warehouse: Warehouse, settings: Settings, anomaly_id: str, scratch: s
 def _finding(warehouse: Warehouse, anomaly_id: str) -> dict[str, Any]:
     begins = F.col("anomaly_id").startswith(anomaly_id)
     rows = rows_of(warehouse.read(ANOMALIES).where(begins).limit(2)) if anomaly_id else []
+    forgotten = None if rows or not anomaly_id else forgotten_finding(warehouse, anomaly_id)
+    if forgotten:
+        raise RaretrailError(f"{anomaly_id} cannot be replayed: it was {forgotten}")
     if len(rows) != 1:
         raise UsageError(
             f"{anomaly_id!r}: {'no finding has' if not rows else 'several findings have'} this anomaly_id; "
