@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from raretrail.errors import BusyError
-from raretrail.stages.maintain import _LISTING, SCRATCH, _vacuum_whole, maintain
+from raretrail.stages.maintain import _LISTING, SCRATCH, _listing_as_suits, _vacuum_whole, maintain
 from raretrail.tables import BASELINE_DIMENSION, BASELINE_VALUE, PLACES
 from raretrail.warehouse import Warehouse, with_all_columns
 
@@ -106,6 +106,7 @@ def test_a_table_elsewhere_is_vacuumed_to_its_current_version(spark: SparkSessio
         warehouse.replace(PLACES, with_all_columns(spark.range(1), PLACES))
     folder = tmp_path / PLACES.name
     assert len(list(folder.glob("*.parquet"))) > 1
-    _vacuum_whole(warehouse, PLACES)
+    with _listing_as_suits(warehouse):
+        _vacuum_whole(warehouse, PLACES)
     assert len(list(folder.glob("*.parquet"))) == len(DeltaTable(str(folder)).file_uris()) == 1
     assert "delta.deletedFileRetentionDuration" not in DeltaTable(str(folder)).metadata().configuration
