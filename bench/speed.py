@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from figures import put
+from machine import machine
 
 from raretrail.simulate import Shape, simulate
 
@@ -60,16 +60,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if options.into:
-        put(options.into, "speed", f"{_machine()}\n\n{text}")
-
-
-def _machine() -> str:
-    model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-         if line.startswith("model name")), "unknown processor",
-    )  # fmt: skip
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores ({model}), {gib:.0f} GiB."
+        put(options.into, "speed", f"{machine()}\n\n{text}")
 
 
 def _run(simulated: Path, warehouse: Path, more: list[str]) -> tuple[float, dict[str, float]]:

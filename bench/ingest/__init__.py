@@ -1,0 +1,1 @@
+"""How fast a large trail is taken in, beside other engines that do the same work."""

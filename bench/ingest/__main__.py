@@ -1,0 +1,160 @@
+"""The job's ingest and baseline beside other engines that do less, on one trail, one after the other.
+
+    python -m ingest [--events 2000000] [--cache DIR] [--into PAGE]
+
+Nothing else should run beside it. Prints a table of seconds, processor seconds, memory and bytes, and ratios;
+checks that all wrote the same events, presence and baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+_BENCH = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(_BENCH), str(_BENCH.parent / "tools")]
+
+from figures import put  # noqa: E402
+from machine import machine  # noqa: E402
+
+from ingest.measure import Taken, measured, size_of  # noqa: E402
+from ingest.same import digests  # noqa: E402
+from ingest.trail import Trail, write_trail  # noqa: E402
+
+_OTHERS = ("with_polars", "with_duckdb", "floor")
+_NAMES = {
+    "job": "raretrail, ingest and baseline",
+    "with_polars": "polars and delta-rs",
+    "with_duckdb": "DuckDB and delta-rs",
+    "floor": "two processes of msgspec, one commit",
+}
+# What is aimed at: seconds as shares of the others'.
+_COLD, _WARM = 0.75, 2.5
+
+
+def main() -> None:
+    """Read the options, run, print."""
+    parser = argparse.ArgumentParser(prog="ingest", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--events", type=lambda text: [int(n) for n in text.split(",")], default=[200_000])
+    parser.add_argument(
+        "--cache", type=Path, default=_BENCH.parent / ".cache/bench", help="where trails stay"
+    )
+    parser.add_argument("--into", type=Path, help="a page of the manual to write the table into")
+    options = parser.parse_args()
+    options.cache = options.cache.resolve()
+    texts, jobs = [], []
+    for events in options.events:
+        trail = _trail(options.cache, events)
+        with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
+            text, job = _compared(options.cache / f"trail-{events}", trail, Path(folder))
+        print(text, flush=True)
+        texts.append(text)
+        jobs.append((events, job))
+    if len(jobs) > 1:
+        texts.append(_growth(jobs))
+        print(texts[-1])
+    asked = _asked(options.cache, options.events[-1])
+    print(asked)
+    if options.into:
+        put(options.into, "ingest", "\n\n".join([machine(), *texts]))
+        put(options.into, "queries", asked)
+
+
+def _asked(cache: Path, events: int) -> str:
+    """What analysts ask of the trail, and of its tables."""
+    trail = _trail(cache, events)
+    with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
+        root, as_of = str(cache / f"trail-{events}"), f"{trail.end}T00:00:00+00:00"
+        taken = measured([sys.executable, "-m", "ingest.queries", root, folder, as_of])
+    table = "\n".join(line for line in taken.output.splitlines() if line.startswith("|"))
+    return f"Of {events:,} events:\n\n{table}"
+
+
+def _trail(cache: Path, events: int) -> Trail:
+    """The trail of so many events, made if the cache lacks it."""
+    root, told = cache / f"trail-{events}", cache / f"trail-{events}.json"
+    if not told.exists():
+        shutil.rmtree(root, ignore_errors=True)
+        told.write_text(json.dumps(write_trail(root, events), default=str))
+    *counts, first, last = json.loads(told.read_text())
+    return Trail(*counts, date.fromisoformat(first), date.fromisoformat(last))
+
+
+def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
+    taken: dict[str, Taken] = {}
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    sizes: dict[str, int] = {}
+    warm = 0.0
+    for engine in ("job", *_OTHERS):
+        out = folder / engine
+        out.mkdir()
+        command = [sys.executable, "-m", f"ingest.{engine}", str(root), str(out)]
+        if engine == "job":
+            as_of = f"{trail.end}T00:00:00+00:00"
+            taken[engine] = measured([*command, as_of])
+            again = measured([*command[:-1], str(folder / "warm"), as_of, "2"])
+            told = [json.loads(line) for line in again.output.splitlines() if line.startswith("{")]
+            warm = told[1]["seconds"]
+            events = out / "warehouse-0/events"
+            shutil.rmtree(folder / "warm")
+        else:
+            taken[engine] = measured(command)
+            events = out / "events"
+        sizes[engine] = size_of(events)
+        found[engine] = digests(out, engine)
+        shutil.rmtree(out)
+    unlike = [engine for engine in _OTHERS if found[engine] != found["job"]]
+    if unlike:
+        raise SystemExit(f"not the same rows: {found}")
+    return _table(trail, taken, sizes, warm), taken["job"]
+
+
+def _table(trail: Trail, taken: dict[str, Taken], sizes: dict[str, int], warm: float) -> str:
+    lines = [
+        f"{trail.events:,} events of {trail.first_day} to {trail.last_day} in {trail.files:,} files, "
+        f"{trail.bytes / 1e6:,.0f} MB gzipped:",
+        "",
+        "| engine | seconds, cold | processor seconds | events a second | peak memory | `events` on disk |",
+        "|---|---|---|---|---|---|",
+    ]
+    for engine, name in _NAMES.items():
+        took = taken[engine]
+        lines.append(
+            f"| {name} | {took.seconds:.0f} | {took.cpu:.0f} | {trail.events / took.seconds:,.0f} "
+            f"| {took.peak:,.0f} MB | {sizes[engine] / 1e6:,.0f} MB |"
+        )
+    job, floor = taken["job"].seconds, taken["floor"].seconds
+    fastest = min(taken[engine].seconds for engine in ("with_polars", "with_duckdb"))
+    lines += [
+        "",
+        "| ratio | is | aim |",
+        "|---|---|---|",
+        f"| the job, cold, to the faster of polars and DuckDB | {job / fastest:.2f} | {_COLD} |",
+        f"| the job in a warm session ({warm:.0f} seconds) to two processes of msgspec | {warm / floor:.2f} "
+        f"| {_WARM} |",
+        f"| bytes of `events` to the gzipped trail | {sizes['job'] / trail.bytes:.2f} | 1.5 |",
+        "",
+        "All wrote the same events, presence and 30 days' commands by place. The job writes eight kinds of facts "
+        "and twelve tables of a baseline where the others write one of each, looks for copies among all that is "
+        "stored, takes secrets out, sets damage aside and keeps a ledger.",
+    ]
+    return "\n".join(lines)
+
+
+def _growth(jobs: list[tuple[int, Taken]]) -> str:
+    (few, small), (many, large) = jobs[0], jobs[-1]
+    return "\n".join(
+        [
+            f"From {few:,} to {many:,} events the job's peak memory grows by {large.peak / small.peak:.2f} (aim "
+            f"1.3), its seconds per million events by {large.seconds / many / (small.seconds / few):.2f} (aim 1).",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
