@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raretrail.backtest import Period
     from raretrail.look import Look
     from raretrail.monitoring import JsonLog, Level
+    from raretrail.session import Size
     from raretrail.settings import Settings
 
 STEPS = {
@@ -46,6 +47,8 @@ _HELP = {
     "publish": "only check what is staged and publish it",
 }
 _INTERRUPTED = 130
+# From so many bytes of a trail on (some 500,000 events) a session pays that compiles more and starts slower.
+_LARGE_BYTES = 96 * 1024**2
 # What `raretrail doctor` looks at, in the order it says it.
 GROUPS = ("installation", "settings", "geo", "trail", "warehouse", "clock", "runs")
 
@@ -328,7 +331,8 @@ def _run_command(arguments: argparse.Namespace) -> int:
     metrics = settings.monitoring.metrics_file
     warnings: list[str | None] = []
     try:
-        with _spark(settings) as spark, _progress(arguments.quiet, arguments.log) as progress:
+        size = _size_of_run(settings, span)
+        with _spark(settings, size) as spark, _progress(arguments.quiet, arguments.log) as progress:
             ended = run(
                 spark,
                 settings,
@@ -818,12 +822,31 @@ def _look(arguments: argparse.Namespace) -> Iterator[Look]:
         yield SparkLook(warehouse, settings.detectors)
 
 
+def _size_of_run(settings: Settings, span: object) -> Size:
+    """Which session suits a run: a large one where months may have to be read or played forward."""
+    from raretrail.cloudtrail.layout import list_local
+    from raretrail.look import local_path
+
+    chosen = settings.spark.size
+    if chosen != "auto":
+        return chosen
+    warehouse = local_path(settings.require_warehouse())
+    if span is None and (warehouse is None or (warehouse / "events").is_dir()):
+        return "small"  # what is new since the last run
+    total = 0
+    for root in settings.trail:
+        folder = local_path(root)
+        total += sum(file.bytes for file in list_local(str(folder))) if folder else 0
+    return "large" if total >= _LARGE_BYTES else "small"
+
+
 @contextmanager
-def _spark(settings: Settings) -> Iterator[SparkSession]:
+def _spark(settings: Settings, size: Size = "small") -> Iterator[SparkSession]:
     from raretrail.s3 import is_s3
     from raretrail.session import close_session, in_words, open_session
 
     spark = open_session(
+        size=size,
         remote=settings.spark.remote,
         driver_memory=settings.spark.driver_memory,
         cores=settings.spark.cores,

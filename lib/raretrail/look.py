@@ -36,6 +36,8 @@ Value = Any
 
 _SCHEMA_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 _BATCH = 2048
+# delta-rs takes these in a path for something else.
+_UNWRITABLE = "[]%"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Look(Protocol):
     def query(self, sql: str) -> Result:
         """What a SELECT gives; every table and view is there under its plain name."""
         ...
+
+
+def is_writable(folder: Path | None) -> bool:
+    """Whether delta-rs can write to tables in a folder."""
+    return folder is not None and not any(sign in str(folder) for sign in _UNWRITABLE)
 
 
 def local_path(location: str) -> Path | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Origin = Literal["connect", "databricks", "active", "submit", "local"]
+Size = Literal["small", "large"]
 
 _DELTA = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -73,7 +74,7 @@ class SessionSettings:
     remote: str | None = None
     cores: str = "*"
     driver_memory: str = ""
-    size: Literal["small", "large"] = "small"
+    size: Size = "small"
     ui: bool = False
     app_name: str = "raretrail"
     log_level: str = "error"
@@ -405,7 +406,8 @@ def local_conf(
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         **_WRITING,
-        "spark.sql.shuffle.partitions": str(_cores(settings.cores)),
+        # Adaptive execution joins what turns out small, and cannot part what turns out large.
+        "spark.sql.shuffle.partitions": str(8 * _cores(settings.cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
     }
     if settings.size == "small":

@@ -78,6 +78,7 @@ class SparkSettings(Model):
     driver_memory: str = "4g"
     cores: str = "*"
     ui: bool = False
+    size: Literal["auto", "small", "large"] = "auto"
 
 
 class IngestSettings(Model):
@@ -85,12 +86,13 @@ class IngestSettings(Model):
 
     history: Duration = timedelta(days=90)
     recent_days: Annotated[int, Field(ge=1)] = 2
-    batch_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
+    batch_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * 1024
     task_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
     driver_bytes: Annotated[int, Field(ge=0)] = 8 * 1024 * 1024
     duplicate_days: Annotated[int, Field(ge=1)] = 7
     s3_reader: Literal["auto", "python", "spark"] = "auto"
     files_from: str | None = None
+    direct: bool = True
 
 
 class GeoSettings(Model):

@@ -506,7 +506,7 @@ STAGED_CENSUS = Table(
     "staged_census",
     "What a batch of files holds, before duplicates are found: a row a record, a quarantined piece, a file",
     (
-        _c("kind", "string", "record, quarantined or file"),
+        _c("kind", "string", "record, quarantined, file, or part: a file of events that was written"),
         *_WHERE_FROM,
         _c("event_id", "string", "eventID, or sha256:<hash of the record>"),
         _c("recipient_account_id", "string", "Account"),
@@ -524,6 +524,7 @@ STAGED_CENSUS = Table(
         _c("shape", "string", "Shape of the file"),
         _c("records", "bigint", "Records and pieces in the file"),
         _c("forgotten", "bigint", "Of these, left out as those of somebody forgotten"),
+        _c("written", "bigint", "Of these, records that are in parts"),
     ),
     key=("source_file", "source_position", "kind"),
 )

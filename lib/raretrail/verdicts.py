@@ -20,6 +20,7 @@ from raretrail.detect.rules import EQUAL, problem_of, to_rules
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.geo.addresses import range_of
 from raretrail.look import Condition, Look
+from raretrail.look import is_writable as is_writable
 from raretrail.show.text import in_utc
 from raretrail.tables import ANOMALIES, CHANGE_WINDOWS, DISPOSITIONS, INCIDENTS, REVISIONS, Table
 
@@ -30,8 +31,6 @@ Row = dict[str, Any]
 SHOWN_DAYS = 30
 # Times a row is offered to a table that others write to at the same moment.
 _ATTEMPTS = 20
-# delta-rs takes these in a path for something else.
-_UNWRITABLE = "[]%"
 
 
 def author_of(given: str | None) -> str:
@@ -51,11 +50,6 @@ def made(table: Table, author: str, now: datetime, values: Mapping[str, Any]) ->
     if problem:
         raise UsageError(f"that cannot be said: {problem}")
     return row
-
-
-def is_writable(folder: Path | None) -> bool:
-    """Whether delta-rs can write to tables in a folder."""
-    return folder is not None and not any(sign in str(folder) for sign in _UNWRITABLE)
 
 
 def write(folder: Path, table: Table, rows: Sequence[Row]) -> None:

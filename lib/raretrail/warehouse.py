@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ from pyspark.sql import functions as F
 
 from raretrail import tables
 from raretrail.errors import BusyError, UsageError
+from raretrail.look import is_writable, require_known_version
 from raretrail.look import local_path as local_path
-from raretrail.look import require_known_version
+from raretrail.parts import Part
 from raretrail.s3 import is_ours, is_s3
 from raretrail.tables import Table
 from raretrail.views import View
@@ -89,22 +91,44 @@ class Warehouse:
             self._add_columns(table)
             self._current.add(table.name)
             return
-        columns = ",\n".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in table.columns)
-        partitioned = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
         properties = {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION)}
         if table.name.startswith("staged_"):
             properties |= _NO_STATISTICS
         else:
             stats = [name for name in table.stats or table.key if name not in table.partition_by]
             properties["delta.dataSkippingStatsColumns"] = ",".join(stats)
+        if self.takes_files and not table.checks:
+            self._create_here(table, properties)
+        else:
+            self._create_by_spark(table, properties)
+        self._made.add(table.name)
+        self._current.add(table.name)
+
+    def _create_here(self, table: Table, properties: dict[str, str]) -> None:
+        """Make the table by delta-rs: the same as Spark makes, in a hundredth of the time."""
+        import pyarrow as pa
+        from deltalake import DeltaTable
+
+        fields = zip(table.arrow_schema(), table.columns, strict=True)
+        DeltaTable.create(
+            f"{self.location}/{table.name}",
+            pa.schema([field.with_metadata({"comment": column.comment}) for field, column in fields]),
+            mode="ignore",
+            partition_by=list(table.partition_by),
+            description=table.comment,
+            configuration=properties,
+            raise_if_key_not_exists=False,
+        )
+
+    def _create_by_spark(self, table: Table, properties: dict[str, str]) -> None:
+        columns = ",\n".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in table.columns)
+        partitioned = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
         properties |= {f"delta.constraints.{name}": check for name, check in table.checks.items()}
         listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {self.name(table)} (\n{columns}\n) USING DELTA {partitioned} "
             f"COMMENT {_text(table.comment)} TBLPROPERTIES ({listed})"
         )
-        self._made.add(table.name)
-        self._current.add(table.name)
 
     def require_known_version(self) -> None:
         """Refuse a warehouse of a later version: UsageError. One of an earlier version gets the columns it
@@ -117,7 +141,12 @@ class Warehouse:
 
     def _add_columns(self, table: Table) -> None:
         """Tables made by an earlier version lack columns declared since."""
-        there = set(self.spark.read.table(self.name(table)).columns)
+        if self.takes_files:
+            from deltalake import DeltaTable
+
+            there = {field.name for field in DeltaTable(f"{self.location}/{table.name}").schema().fields}
+        else:
+            there = set(self.spark.read.table(self.name(table)).columns)
         lacking = [c for c in table.columns if c.name not in there]
         if lacking:
             columns = ", ".join(f"`{c.name}` {c.type} COMMENT {_text(c.comment)}" for c in lacking)
@@ -147,6 +176,44 @@ class Warehouse:
         """Add rows."""
         self.create(table)
         self._save(table, self._writer(table, rows).mode("append"))
+
+    @cached_property
+    def takes_files(self) -> bool:
+        """Whether what this machine's workers write into a table's folder can be committed by
+        `add_files`: Spark runs here, and the warehouse is a directory that delta-rs can write to."""
+        here = self.spark.conf.get("spark.master", "") or ""
+        on_databricks = "DATABRICKS_RUNTIME_VERSION" in os.environ
+        return here.startswith("local") and not on_databricks and is_writable(self.directory)
+
+    def parts_folder(self, table: Table) -> str:
+        """Where files for a table are written before `add_files` takes them up."""
+        return f"{self.location}/_parts/{table.name}"
+
+    def drop_parts(self) -> None:
+        """Remove files that no commit took up, of this run or of one that was killed."""
+        if self.directory:
+            shutil.rmtree(self.directory / "_parts", ignore_errors=True)
+
+    def add_files(self, table: Table, parts: Sequence[Part]) -> None:
+        """Add files of the table's `parts_folder`, all at once.
+
+        They are moved among the table's files first: one that no commit names there is no part of the
+        table, and goes with the next vacuum.
+        """
+        from deltalake import DeltaTable
+        from deltalake.transaction import AddAction, RemoveAction
+
+        self.create(table)
+        for part in parts:
+            place = Path(self.location, table.name, part.path)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(Path(self.parts_folder(table), part.path), place)
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        added: list[AddAction | RemoveAction] = [
+            AddAction(p.path, p.bytes, p.partition, now, True, p.stats) for p in parts
+        ]
+        target = DeltaTable(f"{self.location}/{table.name}")
+        target.create_write_transaction(added, "append", target.schema(), list(table.partition_by))
 
     def replace(self, table: Table, rows: DataFrame, condition: str | None = None) -> None:
         """Replace the rows that meet `condition` (all of them without one) by `rows`, atomically.

@@ -19,6 +19,7 @@ from deltalake import write_deltalake
 from raretrail import cli
 from raretrail.cli import main, step_main
 from raretrail.errors import EXIT_FAILED, EXIT_USAGE, BusyError
+from raretrail.settings import load_settings
 from raretrail.tables import ANOMALIES, EVENTS, INCIDENTS
 
 AT = datetime(2026, 2, 23, 4, 26, tzinfo=UTC)
@@ -254,3 +255,20 @@ def test_the_demo_leaves_other_folders_alone(tmp_path: Path, capsys: pytest.Capt
     assert main(["demo", "--out", str(tmp_path), "--quiet"]) == EXIT_USAGE
     assert "holds files that no demo made" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_months_to_be_read_get_a_large_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trail = tmp_path / "trail"
+    trail.mkdir()
+    (trail / "a.json.gz").write_bytes(b"x" * 100)
+    options: dict[str, Any] = {"trail": [str(trail)], "warehouse": str(tmp_path / "w")}
+
+    def size(span: object = None, **spark: str) -> str:
+        settings, _ = load_settings(options=options | {"spark": spark})
+        return cli._size_of_run(settings, span)
+
+    assert size() == "small"
+    monkeypatch.setattr(cli, "_LARGE_BYTES", 100)
+    assert size() == "large" and size(size="small") == "small"
+    (tmp_path / "w" / "events").mkdir(parents=True)
+    assert size() == "small" and size(span=("from", "to")) == "large"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -163,6 +164,24 @@ def test_names_spelt_with_escapes_are_found() -> None:
     spelt = data.replace(b'"password"', rb'"p\u0061ssw\u006frd"')
     assert spelt != data
     assert_clean(rows(spelt))
+
+
+@pytest.mark.parametrize("name", ["token", "TOKEN", "_token", "session_Token", "idToken", "x-api-key"])
+@pytest.mark.parametrize(
+    "before", ["", "\\n", "\\r", "\\t", "\\u000a", "a ", "--", '\\"', "?a=b&", "été ", ", x: {", "/"]
+)
+def test_a_column_finds_what_a_document_finds(name: str, before: str) -> None:
+    """Arrow's matcher goes over a column; a name may follow on an escape."""
+    text = f'{{"text":"{before}{name}={PASSWORD}","next{name}":"kept"}}'.encode()
+    wanted = REDACTION.document(text)
+    assert PASSWORD.encode() not in wanted
+    found = REDACTION.column([text, None], pa.array([text, None], pa.string()))
+    assert found == [wanted, None]
+
+
+def test_pages_of_a_listing_are_no_secrets() -> None:
+    text = b'{"maxResults":50,"nextToken":"c3a012d3ad2a487222fb49e3b69672ad"}'
+    assert REDACTION.column([text], pa.array([text], pa.string())) is None
 
 
 def test_what_is_set_aside_is_redacted_too() -> None:

@@ -9,13 +9,16 @@ through Spark's `binaryFile` source.
 
 from __future__ import annotations
 
+import gc
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, starmap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from raretrail.cloudtrail.copies import KEY
 from raretrail.cloudtrail.decode import (
     QUARANTINED_COLUMNS,
     FileResult,
@@ -24,14 +27,16 @@ from raretrail.cloudtrail.decode import (
     decode_file,
     events_batches,
     quarantine_batch,
+    whole_census_batch,
 )
 from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery
 from raretrail.cloudtrail.principals import PrincipalRules
 from raretrail.cloudtrail.redaction import Redaction
+from raretrail.parts import Part, PartWriter
 from raretrail.s3 import in_order, is_s3
 from raretrail.s3 import read as read_object
-from raretrail.tables import DECODED_COLUMNS, STAGED_CENSUS, Table
+from raretrail.tables import DECODED_COLUMNS, EVENTS, STAGED_CENSUS, Table
 from raretrail.warehouse import local_path
 
 if TYPE_CHECKING:
@@ -89,6 +94,49 @@ def read_census(
         yield from _census(opened, rules, redaction, forgotten)
 
     return _map_files(spark, files, {}, read, STAGED_CENSUS, settings)
+
+
+def read_whole(
+    spark: SparkSession,
+    files: Sequence[FileInfo],
+    rules: PrincipalRules,
+    redaction: Redaction,
+    settings: ReadSettings,
+    finish: Callable[[pa.RecordBatch], pa.Table],
+    folder: str,
+) -> DataFrame:
+    """`tables.STAGED_CENSUS` of the files, and their events written into files of EVENTS below `folder`.
+
+    The files have all of EVENTS' columns, as `finish` makes them of DECODED_COLUMNS; a row of kind `part`
+    tells of each. Of copies within one task only the first is written, as `copies.with_verdict` would
+    decide; `written` says how many records of a file were. What is written twice, because a task was, is
+    told once. To be computed once: each computing writes anew.
+    """
+    forgotten = settings.forgotten
+
+    def read(opened: Iterable[Opened]) -> Iterator[pa.RecordBatch]:
+        writer = PartWriter(folder, EVENTS)
+        # What is made of records lives until it is written, and holds no cycles.
+        collected = gc.isenabled()
+        gc.disable()
+        try:
+            yield from _whole(opened, rules, redaction, forgotten, finish, writer)
+            parts = writer.close()
+        except BaseException:
+            writer.give_up()
+            raise
+        finally:
+            if collected:
+                gc.enable()
+        if parts:
+            yield _part_rows(parts)
+
+    return _map_files(spark, sorted(files), {}, read, STAGED_CENSUS, settings)
+
+
+def parts_of(rows: Iterable[Mapping[str, Any]]) -> list[Part]:
+    """The parts that rows of kind `part` tell of."""
+    return [Part(**json.loads(row["raw"])) for row in rows]
 
 
 def read_events(
@@ -161,33 +209,105 @@ def _decoded(
 def _census(
     opened: Iterable[Opened], rules: PrincipalRules, redaction: Redaction, forgotten: Forgotten | None
 ) -> Iterator[pa.RecordBatch]:
-    results: list[FileResult] = []
-    for file in opened:
-        result = census(file.path, file.data, redaction=redaction)
-        if file.error:
-            result.status, result.shape, result.detail, result.records = (
-                "unreadable",
-                "",
-                file.error,
-                0,
-            )
-            result.quarantined.clear()
-        elif forgotten:
+    def read(file: Opened) -> FileResult:
+        result = _or_unreadable(file, census(file.path, file.data, redaction=redaction))
+        if forgotten and not file.error:
             # A census does not ask whose a record is.
             whole = decode_file(file.path, file.data, rules=rules, redaction=redaction)
             forgotten.leave_out(result, whole)
-        results.append(result)
-        if sum(result.records for result in results) >= _ROWS:
-            yield from _census_batches(results)
-            results = []
-    if results:
-        yield from _census_batches(results)
+        return result
+
+    for results in _some(map(read, opened)):
+        yield from _census_batches(results, census_batch(results))
 
 
-def _census_batches(results: list[FileResult]) -> Iterator[pa.RecordBatch]:
+def _whole(
+    opened: Iterable[Opened],
+    rules: PrincipalRules,
+    redaction: Redaction,
+    forgotten: Forgotten | None,
+    finish: Callable[[pa.RecordBatch], pa.Table],
+    writer: PartWriter,
+) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
-    yield _widened(census_batch(results), "record")
+    def read(file: Opened) -> FileResult:
+        whole = _or_unreadable(file, decode_file(file.path, file.data, rules=rules, redaction=redaction))
+        if forgotten and not file.error:
+            # What is set aside is told as a census tells it: without what names somebody forgotten.
+            slim = census(file.path, file.data, redaction=redaction)
+            forgotten.leave_out(slim, whole)
+            forgotten.take_out(whole)
+            whole.quarantined, whole.forgotten = slim.quarantined, slim.forgotten
+        return whole
+
+    seen: set[tuple[str, ...]] = set()
+    for results in _some(map(read, opened)):
+        kept = [_first_of_its_content(result, seen) for result in results]
+        yield from _census_batches(results, whole_census_batch(results), [sum(keeps) for keeps in kept])
+        wanted = [keep for keeps in kept for keep in keeps]
+        sources = [result.source_file for result, keeps in zip(results, kept, strict=True) if any(keeps)]
+        start = 0
+        for batch in events_batches(results, _ROWS):
+            keeps = wanted[start : start + batch.num_rows]
+            start += batch.num_rows
+            chosen = batch if all(keeps) else batch.filter(pa.array(keeps, pa.bool_()))
+            if chosen.num_rows:
+                writer.add(finish(chosen), sources)
+
+
+def _first_of_its_content(result: FileResult, seen: set[tuple[str, ...]]) -> list[bool]:
+    """Which records of a file are to be written, after those that `seen` has ids and hashes of.
+
+    Files come in the order of their paths, so that of equal copies the first is the one kept, whatever
+    becomes of its content.
+    """
+    keeps = []
+    for content in zip(*(result.columns[at] for at in _CONTENT), strict=True):
+        keeps.append(content not in seen)
+        seen.add(content)
+    return keeps
+
+
+_CONTENT = [[column.name for column in DECODED_COLUMNS].index(name) for name in (*KEY, "record_hash")]
+
+
+def _or_unreadable(file: Opened, result: FileResult) -> FileResult:
+    """The result, or where the file could not be opened what says so."""
+    if file.error:
+        result.status, result.shape, result.detail, result.records = ("unreadable", "", file.error, 0)
+        result.quarantined.clear()
+    return result
+
+
+def _some(results: Iterable[FileResult]) -> Iterator[list[FileResult]]:
+    """Results in groups of some thousand records."""
+    group: list[FileResult] = []
+    size = 0
+    for result in results:
+        group.append(result)
+        size += result.records
+        if size >= _ROWS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _part_rows(parts: list[Part]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    rows = [{"source_file": part.path, "raw": json.dumps(part._asdict())} for part in parts]
+    chosen = [STAGED_CENSUS.arrow_schema().field(name) for name in ("source_file", "raw")]
+    return _widened(pa.RecordBatch.from_pylist(rows, pa.schema(chosen)), "part")
+
+
+def _census_batches(
+    results: list[FileResult], records: pa.RecordBatch, written: list[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    yield _widened(records, "record")
     yield _widened(quarantine_batch(results), "quarantined")
     files = [
         {
@@ -199,8 +319,9 @@ def _census_batches(results: list[FileResult]) -> Iterator[pa.RecordBatch]:
             "detail": result.detail,
             "records": result.records,
             "forgotten": result.forgotten,
+            "written": count,
         }
-        for result in results
+        for result, count in zip(results, written or [0] * len(results), strict=True)
     ]
     chosen = [field for field in STAGED_CENSUS.arrow_schema() if field.name in files[0]]
     yield _widened(pa.RecordBatch.from_pylist(files, pa.schema(chosen)), "file")

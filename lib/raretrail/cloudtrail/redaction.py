@@ -361,6 +361,9 @@ def _scan(keys: Sequence[str], looks: Sequence[str]) -> str:
     names = []
     for key in keys:
         name = "[-_. ]?".join(_WORDS.findall(key))
+        if not key.startswith("*"):
+            # The name may follow on an escape: of a line's end, say, whose letter is no part of it.
+            name = rf"(?:^|[^a-z0-9]|\\[bfnrt]|\\u[0-9a-f]{{4}})[-_. ]*{name}"
         names.append(name if key.endswith("*") else name + r"""(?:["'\\=:>\s]|$)""")
     parts = [re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", look) for look in looks]
     return "(?i:" + "|".join(names) + ")|" + "|".join([*parts, r"\\u00[4-7]"])

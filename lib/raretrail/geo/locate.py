@@ -20,7 +20,7 @@ from geoip2.errors import AddressNotFoundError
 from raretrail.errors import RaretrailError
 from raretrail.geo.addresses import Address, key_of
 from raretrail.geo.databases import BROKEN, build_name, local_path
-from raretrail.tables import PLACE_COLUMNS, PLACES
+from raretrail.tables import EVENTS, PLACE_COLUMNS, PLACES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,6 +155,63 @@ def locate_table(
     return _located(addresses, city_path, asn_path, geo_build, located_at)
 
 
+def to_located(
+    city_path: str, asn_path: str | None, geo_build: str, run_id: str, now: datetime, decoded: pa.RecordBatch
+) -> pa.Table:
+    """DECODED_COLUMNS as rows of EVENTS, taken in by a run at a time.
+
+    Raises RaretrailError as `locate_table` does.
+    """
+    import pyarrow as pa
+
+    address = decoded.column(decoded.schema.get_field_index("source_ip_address"))
+    columns = dict(zip(decoded.schema.names, decoded.columns, strict=True))
+    names = [column.name for column in PLACE_COLUMNS]
+    columns |= zip(names, place_columns(address, city_path, asn_path, geo_build), strict=True)
+    schema = EVENTS.arrow_schema()
+    for name, value in (("geo_build", geo_build), ("run_id", run_id), ("ingested_at", now)):
+        columns[name] = pa.repeat(pa.scalar(value, schema.field(name).type), decoded.num_rows)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def place_columns(
+    addresses: pa.Array, city_path: str, asn_path: str | None, geo_build: str
+) -> list[pa.Array]:
+    """Where addresses are: an array for each of `PLACE_COLUMNS`, aligned with `addresses`.
+
+    Raises RaretrailError as `locate_table` does.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    encoded = pc.dictionary_encode(pc.fill_null(addresses, ""))
+    readers = _checked_readers(city_path, asn_path, geo_build)
+    places = [_place_again(address, *readers) for address in encoded.dictionary.to_pylist()]
+    types = PLACES.arrow_schema()
+    return [
+        pa.array([place[at] for place in places], types.field(column.name).type).take(encoded.indices)
+        for at, column in enumerate(PLACE_COLUMNS)
+    ]
+
+
+_place_again = lru_cache(maxsize=100_000)(place_of)
+
+
+def _checked_readers(
+    city_path: str, asn_path: str | None, geo_build: str
+) -> tuple[geoip2.database.Reader, geoip2.database.Reader | None]:
+    """The databases, which must be those the run was started with."""
+    city_reader = _reader(city_path)
+    asn_reader = _reader(asn_path) if asn_path is not None else None
+    here = "+".join(_build(reader) for reader in (city_reader, asn_reader) if reader is not None)
+    if here != geo_build:
+        raise RaretrailError(
+            f"this worker has the databases {here}, the run was started with {geo_build}: "
+            "give every machine the same files"
+        )
+    return city_reader, asn_reader
+
+
 def _located(
     addresses: list[str | None],
     city_path: str,
@@ -164,14 +221,7 @@ def _located(
 ) -> pa.Table:
     import pyarrow as pa
 
-    city_reader = _reader(city_path)
-    asn_reader = _reader(asn_path) if asn_path is not None else None
-    here = "+".join(_build(reader) for reader in (city_reader, asn_reader) if reader is not None)
-    if here != geo_build:
-        raise RaretrailError(
-            f"this worker has the databases {here}, the run was started with {geo_build}: "
-            "give every machine the same files"
-        )
+    city_reader, asn_reader = _checked_readers(city_path, asn_path, geo_build)
     places = [(*place_of(address, city_reader, asn_reader), *address_of(address)) for address in addresses]
     columns: list[Any] = list(zip(*places, strict=True)) or [()] * (len(PLACE_COLUMNS) + 2)
     rows = len(addresses)

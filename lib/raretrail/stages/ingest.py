@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import Window as Over
@@ -36,13 +36,17 @@ from raretrail.cloudtrail.principals import PrincipalRules, load_rules
 from raretrail.cloudtrail.reading import (
     Positions,
     ReadSettings,
+    parts_of,
     read_census,
     read_events,
     read_reused,
+    read_whole,
 )
 from raretrail.cloudtrail.redaction import Redaction, load_redaction
-from raretrail.errors import UsageError
+from raretrail.errors import RaretrailError, UsageError
 from raretrail.evidence.changes import to_changes_daily, to_sessions_daily
+from raretrail.geo.locate import to_located
+from raretrail.parts import Part, without
 from raretrail.settings import Settings
 from raretrail.stages.locating import Geo, ensure_places, places_of
 from raretrail.stages.tombstones import read_forgotten
@@ -64,6 +68,9 @@ from raretrail.tables import (
 from raretrail.together import together
 from raretrail.warehouse import Warehouse, local_path, on_days
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
     (PRESENCE_DAILY, to_presence_daily),
     (AGENT_DAILY, to_agent_daily),
@@ -74,6 +81,7 @@ _FACTS: tuple[tuple[Table, Callable[[DataFrame], DataFrame]], ...] = (
     (SESSIONS_DAILY, to_sessions_daily),
     (REGION_HOUR, to_region_hour),
 )
+_MANY_DAYS = 7
 # What names one stored record, whatever its id.
 _RECORD = (*KEY, "source_file", "source_position")
 _PROGRESS = Callable[[str], None]
@@ -106,6 +114,13 @@ class Taking:
     run_id: str
     now: datetime
     forgotten: Forgotten | None
+
+    @property
+    def finish(self) -> Callable[[pa.RecordBatch], pa.Table]:
+        """Decoded records with all else that an event has; can be pickled."""
+        geo = self.geo
+        asn = geo.asn.worker_path if geo.asn else None
+        return partial(to_located, geo.city.worker_path, asn, geo.build, self.run_id, self.now)
 
     @property
     def read_settings(self) -> ReadSettings:
@@ -232,8 +247,8 @@ def _named_files(taking: Taking, location: str, done: Ingested) -> list[FileInfo
 
 def only_new(files: Sequence[FileInfo], warehouse: Warehouse) -> list[FileInfo]:
     """The files that the ledger lacks, or has with another size or time, or as unreadable."""
-    if not files:
-        return []
+    if not files or not warehouse.exists(INGEST_FILES):
+        return list(files)
     days = {day_of_delivery(file.path, file.modified_at) for file in files}
     ledger = (
         warehouse.read(INGEST_FILES)
@@ -269,37 +284,45 @@ def write_facts(warehouse: Warehouse, days: Collection[date], without: DataFrame
     if without is not None:
         events = events.join(without, list(_RECORD), "left_anti")
     these = on_days("event_date", sorted(days))
-    together([partial(warehouse.replace, table, to_facts(events), these) for table, to_facts in _FACTS])
+
+    def facts(of: Callable[[DataFrame], DataFrame]) -> DataFrame:
+        # Else each task that counts would write a file for each of many days.
+        return of(events).repartition("event_date") if len(days) > _MANY_DAYS else of(events)
+
+    together([partial(warehouse.replace, table, facts(of), these) for table, of in _FACTS])
 
 
 def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
     warehouse = taking.warehouse
     census = _staged_census(taking, files)
+    told = [row.asDict() for row in census.where("kind IN ('file', 'part')").collect()]
+    parts = parts_of(row for row in told if row["kind"] == "part")
     records = census.where("kind = 'record'")
     span = records.agg(F.min("event_date").alias("start"), F.max("event_date").alias("end")).first()
     stored = _stored_records(taking, files, span) if span and span["start"] else None
     judged = with_verdict(records, stored) if stored is not None else with_verdict(records, records.limit(0))
-    verdicts = {row["source_file"]: row.asDict() for row in to_file_verdicts(judged).collect()}
+    addresses = records.select(F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address"))
+    placed: Callable[[], Any] = partial(ensure_places, warehouse, addresses, taking.geo, taking.now)
+    verdict_rows, _ = together([to_file_verdicts(judged).collect, placed])
+    verdicts = {row["source_file"]: row.asDict() for row in verdict_rows}
     if any(verdict["reused"] or verdict["corrections"] for verdict in verdicts.values()):
         # Seldom: a second look, with what is set aside already.
         others = stored if stored is not None else records.limit(0)
         judged = with_verdict(records, others, _set_aside_before(warehouse, span))
         verdicts = {row["source_file"]: row.asDict() for row in to_file_verdicts(judged).collect()}
-    facts_of_files = {row["source_file"]: row.asDict() for row in census.where("kind = 'file'").collect()}
+    facts_of_files = {row["source_file"]: row for row in told if row["kind"] == "file"}
     displaced = sorted(path for path, verdict in verdicts.items() if verdict["displaced"])
     days = {day for verdict in verdicts.values() for day in verdict["days"]}
 
-    ensure_places(
-        warehouse,
-        records.select(F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address")),
-        taking.geo,
-        taking.now,
-    )
     info = {file.path: file for file in files}
     _write_quarantine(taking, census, info, verdicts, facts_of_files)
     if displaced:
         _set_displaced_aside(taking, judged, displaced)
-    _write_events(taking, files, verdicts, facts_of_files, replacing=bool(displaced))
+    if parts and not displaced:
+        _add_events(taking, parts, verdicts, facts_of_files)
+    else:  # an event that replaces a stored one is merged, which is not done with files
+        warehouse.drop_parts()
+        _write_events(taking, files, verdicts, facts_of_files, replacing=bool(displaced))
     if displaced:
         _remove_corrected(taking, judged)
     if days:
@@ -325,11 +348,16 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
 
 
 def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:
-    census = read_census(taking.warehouse.spark, files, taking.rules, taking.redaction, taking.read_settings)
-    settings = taking.read_settings
-    if sum(file.bytes for file in files) <= settings.driver_bytes and all(
-        settings.opens(file.path) for file in files
-    ):
+    """What the files hold. Where the warehouse takes files, their events are written on the way."""
+    spark, redaction, settings = taking.warehouse.spark, taking.redaction, taking.read_settings
+    opened = all(settings.opens(file.path) for file in files)
+    if opened and taking.settings.ingest.direct and taking.warehouse.takes_files:
+        taking.warehouse.drop_parts()
+        folder = taking.warehouse.parts_folder(EVENTS)
+        census = read_whole(spark, files, taking.rules, redaction, settings, taking.finish, folder)
+    else:
+        census = read_census(spark, files, taking.rules, redaction, settings)
+    if opened and sum(file.bytes for file in files) <= settings.driver_bytes:
         return census
     taking.warehouse.replace(STAGED_CENSUS, census)
     return taking.warehouse.read(STAGED_CENSUS)
@@ -568,6 +596,45 @@ def _write_events(
         warehouse.merge(EVENTS, rows)
     else:
         warehouse.append(EVENTS, rows)
+
+
+def _add_events(
+    taking: Taking,
+    parts: Sequence[Part],
+    verdicts: dict[str, dict[str, Any]],
+    facts: dict[str, dict[str, Any]],
+) -> None:
+    """Commit the files of events that were written with the census, without what has proved to be a copy.
+
+    What a task left out itself is left out by the verdicts too, so a file of the trail of which as many
+    records were written as are wanted needs no second look.
+    """
+    folder = taking.warehouse.parts_folder(EVENTS)
+    wanted = {
+        path: verdict["events"] + verdict["duplicates"] - len(verdict["leave_out"])
+        for path, verdict in verdicts.items()
+    }
+    unlike = {path for path, fact in facts.items() if fact["written"] != wanted.get(path, 0)}
+    left_out = {
+        path: {*verdicts[path]["leave_out"], *verdicts[path]["reused_at"]}
+        for path in unlike & verdicts.keys()
+    }
+    added: list[Part] = []
+    for part in parts:
+        if not any(wanted.get(path) for path in part.sources):
+            continue
+        if unlike.isdisjoint(part.sources):
+            added.append(part)
+        else:
+            added += without(folder, EVENTS, part, lambda path, at: at in left_out.get(path, ()))
+    if sum(part.rows for part in added) != sum(wanted.values()):
+        raise RaretrailError(
+            f"{sum(part.rows for part in added)} events were written where {sum(wanted.values())} were "
+            "counted: the trail changed while it was read; run again"
+        )
+    if added:
+        taking.warehouse.add_files(EVENTS, added)
+    taking.warehouse.drop_parts()
 
 
 def _ledger_row(
