@@ -179,11 +179,10 @@ class Warehouse:
 
     @cached_property
     def takes_files(self) -> bool:
-        """Whether what this machine's workers write into a table's folder can be committed by
-        `add_files`: Spark runs here, and the warehouse is a directory that delta-rs can write to."""
-        here = self.spark.conf.get("spark.master", "") or ""
-        on_databricks = "DATABRICKS_RUNTIME_VERSION" in os.environ
-        return here.startswith("local") and not on_databricks and is_writable(self.directory)
+        """Whether what Python writes into a table's folder, here or in workers, can be committed by
+        `add_files`: Spark is ours, and the warehouse is a directory that delta-rs can write to (one that
+        all machines share, where there are several)."""
+        return is_ours(self.spark) and is_writable(self.directory)
 
     def parts_folder(self, table: Table) -> str:
         """Where files for a table are written before `add_files` takes them up."""
@@ -204,6 +203,7 @@ class Warehouse:
         from deltalake.transaction import AddAction, RemoveAction
 
         self.create(table)
+        self._require_held()
         for part in parts:
             place = Path(self.location, table.name, part.path)
             place.parent.mkdir(exist_ok=True)

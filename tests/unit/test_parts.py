@@ -117,8 +117,7 @@ def test_what_was_written_can_be_given_up(tmp_path: Path) -> None:
 
 def test_a_commit_takes_them_up(tmp_path: Path) -> None:
     """Made, filled and told of without Spark; column comments, statistics and properties are Delta's own."""
-    conf = SimpleNamespace(get=lambda name, default: "local[2]")
-    warehouse = Warehouse(cast(Any, SimpleNamespace(conf=conf)), str(tmp_path / "a b"))
+    warehouse = Warehouse(cast(Any, SimpleNamespace()), str(tmp_path / "a b"))
     folder = warehouse.parts_folder(EVENTS)
     names = EVENTS.column_names
     for days in (2, 3):
