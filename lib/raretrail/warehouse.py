@@ -364,6 +364,7 @@ class Warehouse:
             lock.truncate(0)
             lock.write(f"process {os.getpid()}")
             lock.flush()
+            self.drop_parts()  # what a run left that was killed
             yield
 
     def _require_held(self) -> None:
