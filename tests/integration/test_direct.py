@@ -122,7 +122,7 @@ def test_every_way_gives_the_same_tables(spark: SparkSession, taken: Mapping[str
     for name, rows in wanted.items():
         assert found[name] == rows, name
     reused = [row for row in wanted["quarantine"] if "id_reused" in row]
-    assert len(wanted["events"]) == 66 and len(reused) == 20
+    assert len(wanted["events"]) == 57 and len(reused) == 20
 
 
 @pytest.mark.slow
