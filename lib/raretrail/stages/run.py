@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from raretrail.baseline.coverage import DELAY
 from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
 from raretrail.quality.gate import Gate, only_files_held
+from raretrail.session import in_words
 from raretrail.settings import Settings, format_duration
 from raretrail.stages.alerts import send_alerts
 from raretrail.stages.baseline import (
@@ -162,7 +163,8 @@ def run(
             _do(this, steps)
         except BaseException as error:
             this.record |= {"status": "failed", "message": _first_line(error)}
-            _record(this)
+            with suppress(Exception):  # whatever failed the run may keep this from being written, too
+                _record(this)
             raise
         _record(this)
     code = EXIT_HELD if this.record["status"] == "held" else EXIT_DONE
@@ -566,6 +568,8 @@ def _record(this: Run) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, Exception):
+        error = in_words(error)
     if isinstance(error, RaretrailError):
         return str(error)
     text = str(error).strip().splitlines()
