@@ -5,6 +5,7 @@ What is written here is no part of a table before `Warehouse.add_files` commits 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Collection, Iterable
@@ -75,8 +76,12 @@ class PartWriter:
         return self._done
 
     def give_up(self) -> None:
-        """Remove what was written."""
-        discard(self._folder, self.close())
+        """Remove what was written, also where the disk it is on has no room for more."""
+        for file in self._open.values():
+            file.give_up()
+        self._open.clear()
+        for part in self._done:
+            Path(self._folder, part.path).unlink(missing_ok=True)
 
 
 class _File:
@@ -121,6 +126,12 @@ class _File:
             )
         self._writer.write_table(group, row_group_size=group.num_rows)
         self._stats.add(group)
+
+    def give_up(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            self._whole.unlink(missing_ok=True)
 
     def close(self) -> Part:
         if self._pending:
@@ -212,9 +223,3 @@ def without(folder: str, table: Table, part: Part, unwanted: Callable[[str, int]
     parts = writer.close()
     path.unlink()
     return parts
-
-
-def discard(folder: str, parts: Iterable[Part]) -> None:
-    """Remove parts that no commit took up."""
-    for part in parts:
-        Path(folder, part.path).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 from deltalake import DeltaTable
 
 from raretrail import parts
@@ -92,7 +93,9 @@ def test_statistics_are_bounds(tmp_path: Path) -> None:
     assert len(greatest["name"]) == 33
 
 
-def test_rows_are_written_in_groups_and_taken_out_of_each(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_rows_are_written_in_groups_and_taken_out_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parts, "_GROUP_ROWS", 10)
     writer = PartWriter(str(tmp_path), TABLE)
     for file in ("f", "g"):
@@ -108,9 +111,13 @@ def test_rows_are_written_in_groups_and_taken_out_of_each(tmp_path: Path, monkey
     assert without(str(tmp_path), TABLE, left, lambda file, at: True) == []
 
 
-def test_what_was_written_can_be_given_up(tmp_path: Path) -> None:
+def test_what_was_written_can_be_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files that are done, that have a group of rows, and that have only some in memory."""
     writer = PartWriter(str(tmp_path), TABLE)
     writer.add(_rows(list(range(12))), ["f"])
+    monkeypatch.setattr(parts, "_GROUP_ROWS", 1)
+    writer.add(_rows([11]), ["f"])
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 5
     writer.give_up()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
