@@ -363,7 +363,7 @@ def at_once(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> di
 
 @pytest.mark.slow
 @settings(
-    max_examples=3, deadline=None, derandomize=True, database=None,
+    max_examples=2, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(deliveries=_deliveries)
