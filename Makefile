@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-connect test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-cluster bench-detection bench-elsewhere bench-variations
+.PHONY: help setup demo test test-slow test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-cluster bench-detection bench-elsewhere bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,10 @@ test-slow: ## Run the tests marked slow
 test-connect: ## Run the job through a Spark Connect server of its own
 	@$(SETUP) --dev
 	@.venv/bin/python -m pytest -m cluster tests/cluster/test_connect.py $(ARGS)
+
+test-spark40: ## Run the job on Spark 4.0 with its Delta, in an environment of its own
+	@$(SETUP) --dev
+	@.venv/bin/python -m pytest -m cluster tests/cluster/test_spark40.py $(ARGS)
 
 test-cluster: ## Run the job on a standalone cluster of bare workers, on S3; one is killed
 	@$(SETUP) --dev

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raretrail import __version__
-from raretrail.runtime import DELTA_JARS, S3_JARS
+from raretrail.runtime import DELTA_JARS, S3_JARS, SPARK_SERIES
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "run.txt"
@@ -51,7 +51,7 @@ def make_sbom() -> dict[str, Any]:
             component |= {key: known[key] for key in ("licenses", "description") if key in known}
             old_refs[known["bom-ref"]] = component["bom-ref"]
         components.append(component)
-    for (group, name, version), digest in (DELTA_JARS | S3_JARS).items():
+    for (group, name, version), digest in (DELTA_JARS[SPARK_SERIES] | S3_JARS).items():
         purl = f"pkg:maven/{group}/{name}@{version}"
         components.append(
             {
@@ -75,7 +75,8 @@ def make_sbom() -> dict[str, Any]:
 
 
 def _jar_refs() -> list[str]:
-    return [f"pkg:maven/{group}/{name}@{version}" for group, name, version in DELTA_JARS | S3_JARS]
+    jars = DELTA_JARS[SPARK_SERIES] | S3_JARS
+    return [f"pkg:maven/{group}/{name}@{version}" for group, name, version in jars]
 
 
 def main() -> int:

@@ -208,7 +208,8 @@ def _delta_jars(spark_home: Path) -> Line:
         return Line("installation", "delta", "ok", f"{own[0]} among Spark's own jars")
     folder = runtime.home() / "jars"
     missing, odd = [], []
-    for (_, name, number), digest in runtime.DELTA_JARS.items():
+    jars = runtime.delta_of_spark()
+    for (_, name, number), digest in jars.items():
         jar = folder / f"{name}-{number}.jar"
         if not jar.is_file():
             missing.append(jar.name)
@@ -220,9 +221,7 @@ def _delta_jars(spark_home: Path) -> Line:
     if missing:
         todo = "the first run fetches them, which needs a network; or make setup now"
         return Line("installation", "delta", "warn", f"{len(missing)} jars are not here yet", todo)
-    return Line(
-        "installation", "delta", "ok", f"{len(runtime.DELTA_JARS)} jars in {folder}, hashes as locked"
-    )
+    return Line("installation", "delta", "ok", f"{len(jars)} jars in {folder}, hashes as locked")
 
 
 def _scratch() -> list[Line]:

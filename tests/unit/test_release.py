@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from raretrail import __version__
-from raretrail.runtime import DELTA_JARS, S3_JARS
+from raretrail.runtime import DELTA_JARS, S3_JARS, SPARK_SERIES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -96,7 +96,10 @@ def test_the_bill_of_materials_is_complete_valid_and_repeatable(tmp_path: Path) 
     )
     assert named == {
         *(f"pkg:pypi/{name.lower()}@{version}" for name, version in locked),
-        *(f"pkg:maven/{group}/{name}@{version}" for group, name, version in DELTA_JARS | S3_JARS),
+        *(
+            f"pkg:maven/{group}/{name}@{version}"
+            for group, name, version in DELTA_JARS[SPARK_SERIES] | S3_JARS
+        ),
     }
     refs = {component["bom-ref"] for component in sbom["components"]}
     assert all(set(one["dependsOn"]) <= refs for one in sbom["dependencies"])

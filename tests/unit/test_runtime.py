@@ -114,3 +114,19 @@ def test_trust_store_takes_a_bundle_with_a_bad_certificate(
     bundle.write_text(bad + good)
     assert runtime._trust_flags(tmp_path)[0] == f"-Djavax.net.ssl.trustStore={tmp_path}/trust.p12"
     assert (tmp_path / "trust.p12").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("version", "jar"),
+    [("4.1.1", "delta-spark_4.1_2.13"), ("4.0.2", "delta-spark_2.13"), ("4.0.9", "delta-spark_2.13")],
+)
+def test_delta_follows_the_installed_spark(monkeypatch: pytest.MonkeyPatch, version: str, jar: str) -> None:
+    monkeypatch.setattr("pyspark.version.__version__", version)
+    assert jar in {name for _, name, _ in runtime.delta_of_spark()}
+    assert all(len(digest) == 64 for digest in runtime.delta_of_spark().values())
+
+
+def test_a_spark_without_known_delta_says_what_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyspark.version.__version__", "4.2.0")
+    with pytest.raises(UsageError, match=r"need Spark 4\.1 or 4\.0, and pyspark 4\.2\.0 is installed"):
+        runtime.spark_home()

@@ -62,7 +62,7 @@ def test_digest_tells_order_and_boundaries(setup: ModuleType, tmp_path: Path) ->
 
 
 def test_java_reason_is_what_find_java_saw(setup: ModuleType) -> None:
-    message = "Spark 4.1 needs Java 17 or 21; PATH has Java 25. Set JAVA_HOME to a Java 17 or 21"
+    message = "Spark needs Java 17 or 21; PATH has Java 25. Set JAVA_HOME to a Java 17 or 21"
     assert setup.java_reason(message) == "PATH has Java 25"
 
 
