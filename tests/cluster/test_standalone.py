@@ -44,7 +44,8 @@ def test_a_cluster_of_bare_workers_that_loses_one_leaves_the_same_tables(
         bucket = server.make_bucket("organisation")
         server.upload(trail, bucket, "trail/")
         cluster = Cluster(tmp_path, scratch, server.environment())
-        lacks = subprocess.run([cluster.python, "-c", "import raretrail"], capture_output=True, check=False)
+        asked = [cluster.python, "-c", "import raretrail"]
+        lacks = subprocess.run(asked, capture_output=True, check=False, env={})
         assert b"No module named 'raretrail'" in lacks.stderr
         given = ["--trail", f"s3a://{bucket}/trail", *options[2:], "--warehouse", f"s3a://{bucket}/w"]
         # Nothing is read in the driver, however little there is.
