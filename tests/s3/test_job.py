@@ -188,7 +188,11 @@ def test_commits_of_two_clusters_to_one_table_are_kept_apart(
         for process in pair:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n", process.stderr and process.stderr.read()
-        ended = [process.communicate("\n", timeout=300) for process in pair]
+        for process in pair:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        ended = [process.communicate(timeout=600) for process in pair]
     finally:
         for process in pair:
             process.kill()
@@ -196,4 +200,4 @@ def test_commits_of_two_clusters_to_one_table_are_kept_apart(
     found = DeltaTable(table, storage_options=storage_options())
     assert found.to_pyarrow_table().num_rows == 30
     refused = [r for r in as_root.requests() if r.status in (409, 412) and "_delta_log" in r.key]
-    print(f"commits that found another's in their place: {len(refused)}")
+    print(f"commits that found another's in their place as they were written: {len(refused)}")
