@@ -9,6 +9,7 @@ import atexit
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -154,13 +155,47 @@ def close_session(spark: SparkSession) -> None:
     if _opened is None or _opened.spark is not spark:
         return
     opened, _opened = _opened, None
-    try:
+    if opened.scratch is None:
         spark.stop()
-        if opened.scratch is not None:
-            _end_jvm()
+        return
+    try:
+        with warnings.catch_warnings(), suppress(Exception):
+            # A JVM that is gone already can be told nothing, and need not be.
+            warnings.simplefilter("ignore")
+            spark.stop()
+        _end_jvm()
     finally:
-        if opened.scratch is not None:
-            shutil.rmtree(opened.scratch, ignore_errors=True)
+        shutil.rmtree(opened.scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Sessions of a process that stays: opened with the same settings each time.
+
+    opened is called once a session is there, since Spark puts a signal handler of its own in place.
+    """
+
+    settings: SessionSettings
+    opened: Callable[[], None] = lambda: None
+
+    def open(self) -> SparkSession:
+        """A new session, or the one the surroundings give."""
+        spark = open_session(self.settings)
+        self.opened()
+        return spark
+
+    def rest(self, spark: SparkSession) -> None:
+        """Have the JVM of a session on this machine give back the memory that the next run will not miss."""
+        if _opened is not None and _opened.spark is spark and _opened.origin == "local":
+            from pyspark import SparkContext
+
+            with suppress(Exception):  # a JVM that has died is met by the next run
+                SparkContext._jvm.java.lang.System.gc()  # type: ignore[union-attr]
+
+    def close(self, spark: SparkSession) -> None:
+        """End the session if it was opened here; whatever state it is in, the next one is a new one."""
+        with suppress(Exception):
+            close_session(spark)
 
 
 @atexit.register
@@ -463,17 +498,25 @@ def _first_line(error: Exception) -> str:
 def _end_jvm() -> None:
     """End the JVM, so that the next session starts one with its own memory and flags."""
     from pyspark import SparkContext
+    from pyspark.sql import SparkSession
 
     gateway = SparkContext._gateway
     if gateway is None:
         return
     process = getattr(gateway, "proc", None)
-    gateway.shutdown()
+    with suppress(Exception):
+        gateway.shutdown()
     SparkContext._gateway = None
     SparkContext._jvm = None
+    # What a stop leaves behind where the JVM died before it.
+    SparkContext._active_spark_context = None
+    SparkSession._instantiatedSession = None
     if process is not None:
         process.stdin.close()
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def in_words(error: Exception) -> Exception:

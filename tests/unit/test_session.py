@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -123,3 +123,46 @@ def test_a_plan_that_fails_is_raised_and_not_printed(
     with pytest.raises(AnalysisException):
         spark.range(1).select(F.col("missing"))
     assert capfd.readouterr().err == ""
+
+
+def test_a_session_whose_jvm_died_is_forgotten_so_that_the_next_one_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    class Gone:
+        """A session, its gateway and its process at once, whose other end is not there any more."""
+
+        proc = stdin = property(lambda self: self)
+        ended: ClassVar[list[str]] = []
+
+        def stop(self) -> None:
+            raise ConnectionRefusedError
+
+        def shutdown(self) -> None:
+            raise ConnectionRefusedError
+
+        def close(self) -> None:
+            self.ended.append("told by the end of its input")
+
+        def wait(self, timeout: float) -> None:
+            raise subprocess.TimeoutExpired("java", timeout)
+
+        def kill(self) -> None:
+            self.ended.append("killed")
+
+    gone, scratch = Gone(), tmp_path / "scratch"
+    scratch.mkdir()
+    for owner, name in (
+        (SparkContext, "_gateway"), (SparkContext, "_jvm"), (SparkContext, "_active_spark_context"),
+        (SparkSession, "_instantiatedSession"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, gone)
+    monkeypatch.setattr(session, "_opened", session._Opened(gone, "local", scratch))  # type: ignore[arg-type]
+    session.close_session(gone)  # type: ignore[arg-type]
+    assert SparkContext._gateway is SparkContext._jvm is SparkContext._active_spark_context is None
+    assert SparkSession._instantiatedSession is None
+    assert session._opened is None
+    assert not scratch.exists()
+    assert gone.ended == ["told by the end of its input", "killed"]
