@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -288,3 +289,36 @@ def test_wrong_words_are_refused(
     assert code == EXIT_USAGE
     assert said in capsys.readouterr().err
     assert Resident.opened == 0
+
+
+def test_a_single_run_tells_metrics_log_and_exit_code(
+    conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def spark(settings: Settings) -> Iterator[str]:
+        yield "a session"
+
+    given: dict[str, object] = {}
+
+    def run(session: str, settings: Settings, **more: object) -> Ended:
+        given.update(more, session=session)
+        return ended(1, "held")
+
+    monkeypatch.setattr(cli, "_spark", spark)
+    monkeypatch.setattr("raretrail.stages.run.run", run)
+    words = ["run", "--conf", str(conf), "--from", "2026-02-01", "--to", "2026-02-02", "--format", "json"]
+    assert cli.main(words) == EXIT_HELD
+    assert given["session"] == "a session"
+    assert given["span"] == (datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC))
+    assert given["steps"] == cli.STEPS["run"]
+    out, err = capsys.readouterr()
+    assert json.loads(out)["status"] == "held"
+    assert [json.loads(line)["exit_code"] for line in err.splitlines()] == [EXIT_HELD]
+    assert f"raretrail_last_run_exit_code {EXIT_HELD}" in (conf.parent / "metrics.prom").read_text()
+
+    def busy(session: str, settings: Settings, **more: object) -> Ended:
+        raise BusyError("another run holds it")
+
+    monkeypatch.setattr("raretrail.stages.run.run", busy)
+    assert cli.main(words) == BusyError.exit_code
+    assert f"raretrail_last_run_exit_code {BusyError.exit_code}" in (conf.parent / "metrics.prom").read_text()
