@@ -295,7 +295,7 @@ def test_a_single_run_tells_metrics_log_and_exit_code(
     conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
-    def spark(settings: Settings) -> Iterator[str]:
+    def spark(settings: Settings, size: str) -> Iterator[str]:
         yield "a session"
 
     given: dict[str, object] = {}
