@@ -40,7 +40,7 @@ class Variant:
 VARIANTS = (
     Variant("20 people", (31, 32, 33, 34, 35, 36), people=20),
     Variant("60 people", (31, 32, 33), people=60),
-    Variant("no ASN database", (21, 22), asn=False),
+    Variant("no ASN database", (41, 42), asn=False),
     Variant("real techniques, real background", (31, 32), real=True),
     Variant("500 people, 60 days, 20 judged", (31,), people=500, days=60, judged=20),
     Variant("2,000 people, 30 days, 8 judged", (32,), people=2000, days=30, judged=8),

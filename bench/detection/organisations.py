@@ -30,6 +30,8 @@ from .real import write as write_real
 
 # Raise when what is cached would come out otherwise.
 _VERSION = 1
+# The end of the name of an organisation seen without an ASN database.
+NO_ASN = " no ASN"
 _ROOT = Path(__file__).resolve().parents[2]
 _EPOCH_DAY = date(1970, 1, 1)
 _MEASURED = Shape(people=160, days=90, judged_days=30)
@@ -119,7 +121,7 @@ class Organisation:
         """The same without an ASN database."""
         bare = {a: _without_network(a, p) for a, p in self.places.items()}
         moved = {a: _without_network(a, p) for a, p in self.moved.items()}
-        return replace(self, name=self.name + " no ASN", places=bare, moved=moved)
+        return replace(self, name=self.name + NO_ASN, places=bare, moved=moved)
 
 
 def shapes(seeds: Sequence[int], base: Shape = _MEASURED) -> list[Shape]:
@@ -153,7 +155,7 @@ def organisations(cache: Path, wanted: Sequence[Shape], real: bool = False) -> I
 
 
 def organisation(cache: Path, shape: Shape, real: bool = False) -> Organisation:
-    """The organisation of this shape, from `cache` if it is there."""
+    """The organisation of this shape, from `cache` if it is there; else its trail stays there too."""
     name = f"{shape.people}x{shape.days} seed {shape.seed} {shape.naming} {shape.addresses}"
     name += " real" if real else ""
     kept = cache / f"{name.replace(' ', '-')}.pickle"
@@ -161,13 +163,17 @@ def organisation(cache: Path, shape: Shape, real: bool = False) -> Organisation:
         version, found = pickle.loads(kept.read_bytes())
         if version == (_VERSION, shape) and isinstance(found, Organisation):
             return found
-    work = cache / f"{kept.stem}.trail"
+    work = trail_of(cache, name)
     shutil.rmtree(work, ignore_errors=True)
     write(work, shape, real)
     made = replace(load(work, name, shape), real=real)
-    shutil.rmtree(work)
     kept.write_bytes(pickle.dumps(((_VERSION, shape), made), protocol=5))
     return made
+
+
+def trail_of(cache: Path, name: str) -> Path:
+    """The folder of cache with what was simulated for the organisation of that name."""
+    return cache / f"{name.replace(' ', '-')}.trail"
 
 
 def write(folder: Path, shape: Shape, real: bool) -> None:

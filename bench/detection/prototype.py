@@ -599,9 +599,11 @@ def combine(c: Chain) -> tuple[float, dict[str, float]]:
     near = f["is_near"]
     settled = pair["days"] >= SETTLED  # the actor's own place and network: nothing below is strange there
     if f["geographic"]:
+        # News of near and of far places are told apart, unless an experiment asks for one rate of both.
+        close, far = (f["near"], f["far"]) if w("graded") else (place, place)
         first = (
-            bits(f["near"]["rate"]) if near and w("near")
-            else bits(f["far"]["rate"]) + w("tail") * bits(f["far"]["tail"])
+            bits(close["rate"]) if near and w("near")
+            else bits(far["rate"]) + w("tail") * bits(far["tail"])
         )  # fmt: skip
         t["place"] = min(w("place_cap", 10), first)
         if place["days"]:
@@ -663,7 +665,7 @@ def command_bits(k: dict[str, Any], n: int) -> float:
     return b
 
 
-def merged(chains: list[Chain], scores: list[float]) -> list[list[int]]:
+def merged(chains: Sequence[Chain], scores: Sequence[float]) -> list[list[int]]:
     """Chains of one incident: those from one address range new to everybody, within 4 hours.
 
     Only what scores at least half of the incident's best belongs to it.
@@ -687,7 +689,7 @@ def merged(chains: list[Chain], scores: list[float]) -> list[list[int]]:
     return found
 
 
-def _close(c: Chain, group: list[int], chains: list[Chain]) -> bool:
+def _close(c: Chain, group: list[int], chains: Sequence[Chain]) -> bool:
     """Within the gap of one of the group's chains."""
     f = c.facts
     return any(
@@ -699,7 +701,11 @@ def _close(c: Chain, group: list[int], chains: list[Chain]) -> bool:
 def score(o: Organisation, cache: Path | None = None) -> tuple[list[Incident], list[float]]:
     """Incidents and their scores."""
     chains = features(o)
-    scores = [combine(c)[0] for c in chains]
+    return as_incidents(chains, [combine(c)[0] for c in chains])
+
+
+def as_incidents(chains: Sequence[Chain], scores: Sequence[float]) -> tuple[list[Incident], list[float]]:
+    """Chains merged into incidents, each with the score of its best."""
     incidents: list[Incident] = []
     out: list[float] = []
     for group in merged(chains, scores):

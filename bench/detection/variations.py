@@ -23,6 +23,7 @@ from figures import put
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from raretrail.baseline import nearest
 from raretrail.baseline import uses as uses_room
 from raretrail.baseline.history import History
 from raretrail.detect import candidates, incidents, surprise
@@ -64,6 +65,9 @@ CONSTANTS: dict[str, tuple[Any, str]] = {
     "SETTLED_DAYS": (candidates, "_SETTLED_DAYS"),
     "CADENCE_DAYS": (surprise, "CADENCE_DAYS"),
     "JUMP_KM_PER_HOUR": (uses_room, "JUMP_KM_PER_HOUR"),
+    "AREA_DEGREES": (uses_room, "AREA_DEGREES"),
+    "MOST_RADIUS_KM": (nearest, "MOST_RADIUS_KM"),
+    "USUAL_RADIUS_KM": (nearest, "USUAL_RADIUS_KM"),
     "near_km": ("baseline", "near_km"),
     "incident_gap": ("score", "incident_gap"),
 }
@@ -87,7 +91,7 @@ def main() -> None:
     """Read the options, vary, print."""
     parser = argparse.ArgumentParser(prog="detection.variations", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cache", type=Path, required=True, help="where organisations are kept")
-    parser.add_argument("--seeds", default="21,22")
+    parser.add_argument("--seeds", default="41")
     parser.add_argument("--only", choices=("ablation", "sensitivity"))
     parser.add_argument("--constants", default=",".join(CONSTANTS), help="only these (default: all)")
     parser.add_argument("--people", type=int, default=160)

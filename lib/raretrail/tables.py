@@ -785,7 +785,11 @@ BASELINE_VALUE = Table(
     (
         _AS_OF,
         _SCOPE,
-        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
+        _c(
+            "dimension",
+            "string",
+            "place, area, country, network, prefix, command, agent, error, hour or jump",
+        ),
         _c("value", "string", "The place, network, command, ..."),
         *_DAYS,
         *_PRINCIPALS,
@@ -804,7 +808,11 @@ BASELINE_IDENTITY_VALUE = Table(
     (
         _AS_OF,
         _IDENTITY,
-        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
+        _c(
+            "dimension",
+            "string",
+            "place, area, country, network, prefix, command, agent, error, hour or jump",
+        ),
         _c("value", "string", "The place, network, command, ..."),
         *_DAYS,
         _c("recent_5", "int", "Days seen among the identity's last 5 active days"),
@@ -823,7 +831,11 @@ FIRST_USES = Table(
     (
         _c("event_date", "date", "UTC day"),
         _IDENTITY,
-        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
+        _c(
+            "dimension",
+            "string",
+            "place, area, country, network, prefix, command, agent, error, hour or jump",
+        ),
         _c("value", "string", "The place, network, command, ..."),
         _c("others", "bigint", "Actors who did so in the 90 days before, the last two left out"),
         _c("active_days", "bigint", "Days the identity was active in the 90 days before"),
@@ -839,7 +851,11 @@ BASELINE_IDENTITY = Table(
     (
         _AS_OF,
         _IDENTITY,
-        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
+        _c(
+            "dimension",
+            "string",
+            "place, area, country, network, prefix, command, agent, error, hour or jump",
+        ),
         _c("active_days", "bigint", "Days active among the last 90"),
         _c(
             "new_days",
@@ -858,7 +874,11 @@ BASELINE_DIMENSION = Table(
     (
         _AS_OF,
         _SCOPE,
-        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
+        _c(
+            "dimension",
+            "string",
+            "place, area, country, network, prefix, command, agent, error, hour or jump",
+        ),
         _c("value_days", "bigint", "Sum over values of days seen, last 90 days"),
         _c("values_seen", "bigint", "Distinct values, last 90 days"),
         _c("values_once", "bigint", "Of these, seen on one day only"),
@@ -1050,6 +1070,11 @@ _TERMS: tuple[Column, ...] = (
     ),
     _c("principal_active_days", "bigint", "Days they were active in the 90 days before"),
     _c("principal_place_days", "bigint", "Of these, days at this place"),
+    _c(
+        "principal_area_days",
+        "bigint",
+        "Of these, days in the square of one degree, some 100 km, around the place",
+    ),
     _c("principal_network_days", "bigint", "Of these, days on this network"),
     _c("principal_prefix_days", "bigint", "Of these, days in this address prefix (/24 or /48)"),
     _c("principal_agent_days", "bigint", "Of these, days with this user agent family"),
@@ -1058,6 +1083,7 @@ _TERMS: tuple[Column, ...] = (
     _c("principal_hour_days", "bigint", "Of these, days with events in this hour"),
     _c("principal_jump_days", "bigint", "Of these, days with a jump no traveller can make"),
     _c("place_principals", "bigint", "Others at this place in the 90 days before"),
+    _c("area_principals", "bigint", "Others in the area around it: a new place is no more unusual than that"),
     _c("network_principals", "bigint", "Others on this network"),
     _c("prefix_principals", "bigint", "Others in this address prefix"),
     _c("agent_principals", "bigint", "Others with this user agent family"),
@@ -1070,7 +1096,23 @@ _TERMS: tuple[Column, ...] = (
     _c("command_country_days", "bigint", "Days this command came from this country"),
     _c("nearest_place", "string", "Their nearest known place, where this one is new to them"),
     _c("nearest_place_km", "double", "Kilometres to it"),
+    _c(
+        "near_reach_km",
+        "double",
+        "Kilometres that count as near: baseline.near_km, or both accuracy radii where they reach farther",
+    ),
     _c("near_known_place", "boolean", "Guard: a known place is so near that this one is hardly new"),
+    _c(
+        "vague_place",
+        "boolean",
+        "Guard: the database places the address no better than 200 km, in a country they know: hardly new",
+    ),
+    _c(
+        "place_spared_bits",
+        "double",
+        "Bits that these two guards, a known network of kind office or vpn, or the others in the area "
+        "around it took off a new place; empty where it is not new",
+    ),
     _c("rolled_out", "boolean", "Guard: the command is new to the organisation and others took it up too"),
     _c(
         "settled_range",
@@ -1101,7 +1143,11 @@ _TERMS: tuple[Column, ...] = (
     _c("country_given_command_bits", "double", "Evidence: surprise of the country, given the command"),
     _c("command_given_country_bits", "double", "Evidence: surprise of the command, given the country"),
     _c("place_bits", "double", "Surprise of the place, given whose habit it is"),
-    _c("network_bits", "double", "Surprise of the network, at a place they know"),
+    _c(
+        "network_bits",
+        "double",
+        "Surprise of the network; at a place known on fewer than 3 days only of how few use it",
+    ),
     _c("prefix_bits", "double", "Surprise of an address prefix nobody used, on a network somebody did"),
     _c("jump_bits", "double", "Surprise of being at two places faster than anyone can travel"),
     _c("agent_bits", "double", "Surprise of the user agent family"),
@@ -1279,7 +1325,11 @@ STAGED_SURPRISES = Table(
     "How unusual each use of the days being judged is for its principal, before candidates are scored",
     (
         _c("as_of", "int", "Day judged, counted from 1970-01-01; only days before it count"),
-        _c("dimension", "string", "place, country, network, prefix, command, agent, error, hour or jump"),
+        _c(
+            "dimension",
+            "string",
+            "place, area, country, network, prefix, command, agent, error, hour or jump",
+        ),
         _IDENTITY,
         _c("value", "string", "The place, network, command, ..."),
         _c("days_90", "bigint", "Days of the identity with this value in the 90 days before"),
@@ -1293,6 +1343,7 @@ STAGED_SURPRISES = Table(
         _c("bits", "double", "Surprise"),
         _c("nearest_place", "string", "Nearest known place, where the place is new"),
         _c("nearest_place_km", "double", "Kilometres to it"),
+        _c("near_reach_km", "double", "Kilometres that count as near"),
         _c("near", "boolean", "Whether it is near a known place"),
         _c("rolled_out", "boolean", "Whether a new command is one others took up lately too"),
         _c(

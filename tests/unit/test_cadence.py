@@ -40,9 +40,11 @@ def test_a_command_with_a_cadence_is_expected_when_it_is_due(spark: SparkSession
     known = with_first_uses(frame)
     pairs = spark.createDataFrame([], "kind string, command string, value string, day int")
     nearest = spark.createDataFrame(
-        [], "as_of int, identity string, value string, nearest_place string, nearest_place_km double"
+        [],
+        "as_of int, identity string, value string, nearest_place string, nearest_place_km double, "
+        "near_reach_km double, near boolean",
     )
-    surprises = to_surprises(history_of(known, to_values(known), pairs), nearest, 100.0)
+    surprises = to_surprises(history_of(known, to_values(known), pairs), nearest)
     found = {(row.identity, row.as_of): row for row in surprises.where("value = 'rds:Reboot'").collect()}
     for who, (_, asked, every, due, now) in CASES.items():
         row = found[who, START + asked]

@@ -18,7 +18,8 @@ from raretrail.baseline.history import (
     with_first_uses,
 )
 
-DIMENSION = "place"
+# The dimension of each value: a place or a network.
+DIMENSIONS = {"a": "place", "b": "place", "c": "network", "d": "network"}
 USES = st.lists(
     st.tuples(st.sampled_from("uvw"), st.sampled_from("abcd"), st.integers(20000, 20240)),
     min_size=1,
@@ -61,6 +62,10 @@ def _facts(uses):
         }
         fact = facts[u, v, day]
         fact["first"] = fact["days_90"] == 0 and fact["active_days"] > 0
+    for (u, v, day), fact in facts.items():
+        places = [facts.get((u, place, day)) for place in "ab"]
+        if DIMENSIONS[v] == "network" and any(place and place["days_90"] == 0 for place in places):
+            fact["first"] = False  # a new place brings a new network
     return facts
 
 
@@ -73,7 +78,7 @@ def _class(others):
 def test_history_equals_a_plain_count(spark, listed):
     uses = {use for u, v, d in listed for use in {(u, v, d), ("u" if u == "w" else u, v, d)}}
     frame = spark.createDataFrame(
-        [(DIMENSION, *use, use[0] != "w") for use in uses],
+        [(DIMENSIONS[use[1]], *use, use[0] != "w") for use in uses],
         "dimension string, identity string, value string, day int, is_actor boolean",
     )
     pairs = spark.createDataFrame(
@@ -97,23 +102,27 @@ def test_history_equals_a_plain_count(spark, listed):
         for name in ("value_days_90", "principals_90", "settled_90", "value_first_day"):
             assert row[name] == fact[name], name
     new_days = defaultdict(set)
-    for (u, _, d), fact in facts.items():
+    for (u, v, d), fact in facts.items():
         if fact["first"]:
-            new_days[u].add(d)
+            new_days[DIMENSIONS[v], u].add(d)
     for row in history.identities.collect():
         day = row.as_of
-        assert row.new_days == sum(day - WINDOW_DAYS <= d < day for d in new_days[row.identity])
+        assert row.new_days == sum(
+            day - WINDOW_DAYS <= d < day for d in new_days[row.dimension, row.identity]
+        )
         assert row.active_days == len({d for _, _, d in _known(uses, day, identity=row.identity)})
     for row in history.pairs.collect():
         assert row.pair_days_90 == facts[row.command, row.value, row.as_of]["days_90"]
 
-    uses = _counted(uses)
-    first_day = min(d for _, _, d in uses)
+    counted = _counted(uses)
+    first_day, last_day = min(d for _, _, d in counted), max(d for _, _, d in counted)
     rows = history.dimensions.collect()
-    assert {row.as_of for row in rows} == set(range(first_day, max(d for _, _, d in uses) + 1))
+    assert {(row.dimension, row.as_of) for row in rows} == {
+        (DIMENSIONS[v], day) for _, v, _ in counted for day in range(first_day, last_day + 1)
+    }
     for row in rows:
         day = row.as_of
-        known = _known(uses, day)
+        known = [use for use in _known(counted, day) if DIMENSIONS[use[1]] == row.dimension]
         value_days = {(v, d) for _, v, d in known}
         per_value = defaultdict(set)
         for v, d in value_days:
@@ -123,11 +132,19 @@ def test_history_equals_a_plain_count(spark, listed):
         assert row.values_once == sum(len(days) == 1 for days in per_value.values())
         assert row.active_days == len({(u, d) for u, _, d in known})
         assert row.new_days == sum(
-            day - WINDOW_DAYS <= d < day for u, days in new_days.items() if u != "w" for d in days
+            day - WINDOW_DAYS <= d < day
+            for (dimension, u), days in new_days.items()
+            if u != "w" and dimension == row.dimension
+            for d in days
         )
         hist = [0] * len(OTHERS_CLASSES)
-        for (u, _, d), fact in facts.items():
-            if u != "w" and fact["first"] and max(day - WINDOW_DAYS, first_day + LEARNING_DAYS) <= d < day:
+        for (u, v, d), fact in facts.items():
+            if (
+                DIMENSIONS[v] == row.dimension
+                and u != "w"
+                and fact["first"]
+                and max(day - WINDOW_DAYS, first_day + LEARNING_DAYS) <= d < day
+            ):
                 hist[_class(fact["settled_90"])] += 1
         assert row.first_uses == hist
         assert row.baseline_days == min(day - first_day, WINDOW_DAYS)

@@ -79,7 +79,7 @@ def with_first_uses(uses: DataFrame) -> DataFrame:
     last_gap, gap_before.
 
     recent_5 counts the identity's last five active days, wherever they lie. A first use is one
-    not made in the 90 days before, by an identity that was active in them.
+    not made in the 90 days before, by an identity that was active in them, and news (see `is_news`).
     """
     active = uses.select("identity", "day").distinct()
     by_identity = Window.partitionBy("identity").orderBy("day")
@@ -95,11 +95,22 @@ def with_first_uses(uses: DataFrame) -> DataFrame:
         .withColumn("days_90", _before(F.count(F.lit(1)), *keys))
         .withColumn("recent_5", _before(F.count(F.lit(1)), *keys, by="nth", days=5))
         .withColumn("on_last_day", _before(F.count(F.lit(1)), *keys, by="nth", days=1))
-        .withColumn("first_use", (F.col("days_90") == 0) & (F.col("active_days") > 0))
+        .withColumn("first_use", is_news(F.col("days_90") == 0, "day") & (F.col("active_days") > 0))
         .withColumns({f"use_{back}": _used_before(back, *keys) for back in (1, 2, 3)})
         .withColumns(gaps("use_1", "use_2", "use_3"))
         .drop("nth", "use_1", "use_2", "use_3")
     )
+
+
+def is_news(new: Column, day: str) -> Column:
+    """Whether what is new says something of its own: a new network on a day with a new place does not,
+    since a new place brings one.
+
+    For rows with identity, dimension and all of what an identity used on a day, whose column is named.
+    """
+    place = F.max(F.when(F.col("dimension") == "place", new).otherwise(False))
+    brought = (F.col("dimension") == "network") & place.over(Window.partitionBy("identity", day))
+    return new & ~brought
 
 
 def _used_before(back: int, *keys: str) -> Column:

@@ -8,9 +8,15 @@ from pyspark.sql import functions as F
 from raretrail.baseline.history import WINDOW_DAYS
 from raretrail.geo.distance import haversine_km_column
 
+# Wider radii than this say hardly more than a country does: no reason to take a place for a known one.
+MOST_RADIUS_KM = 200.0
+# What a radius is taken for where the database tells none.
+USUAL_RADIUS_KM = 50.0
+
 
 def to_coordinates(places: DataFrame) -> DataFrame:
-    """(value, place_name, latitude, longitude): one row a city, the mean of its addresses' points."""
+    """(value, place_name, latitude, longitude, radius_km): one row a city, the mean of its addresses' points
+    and accuracy radii, 50 km where the database tells none."""
     return (
         places.where("geo_status = 'city' AND latitude IS NOT NULL AND longitude IS NOT NULL")
         .groupBy(F.col("place").alias("value"))
@@ -18,22 +24,32 @@ def to_coordinates(places: DataFrame) -> DataFrame:
             F.min("place_name").alias("place_name"),
             F.avg("latitude").alias("latitude"),
             F.avg("longitude").alias("longitude"),
+            F.avg(F.coalesce(F.col("accuracy_radius").cast("double"), F.lit(USUAL_RADIUS_KM))).alias(
+                "radius_km"
+            ),
         )
     )
 
 
-def to_nearest(new_places: DataFrame, known_places: DataFrame, coordinates: DataFrame) -> DataFrame:
-    """(as_of, identity, value, nearest_place, nearest_place_km) for cities with a known one.
+def to_nearest(
+    new_places: DataFrame, known_places: DataFrame, coordinates: DataFrame, near_km: float
+) -> DataFrame:
+    """(as_of, identity, value, nearest_place, nearest_place_km, near_reach_km, near) for cities with a known
+    one.
 
     new_places: as_of, identity, value. known_places: identity, value, day; a place is known as of
-    a day when it was used in the 90 days before. coordinates as `to_coordinates`.
+    a day when it was used in the 90 days before. coordinates as `to_coordinates`. A known place is near
+    within near_reach_km: near_km, or the sum of both accuracy radii where that is more, up to 200 km
+    (an accuracy radius is one that holds the address in two cases of three). nearest_place is the nearest of
+    those that are near, else the nearest of all.
     """
-    here = coordinates.select("value", "latitude", "longitude")
+    here = coordinates.select("value", "latitude", "longitude", "radius_km")
     there = coordinates.select(
         F.col("value").alias("known"),
         "place_name",
         F.col("latitude").alias("known_latitude"),
         F.col("longitude").alias("known_longitude"),
+        F.col("radius_km").alias("known_radius_km"),
     )
     known = known_places.withColumnRenamed("value", "known").join(F.broadcast(there), "known")
     apart = (
@@ -53,14 +69,19 @@ def to_nearest(new_places: DataFrame, known_places: DataFrame, coordinates: Data
             ),
         )
     )
+    radii = F.least(F.col("radius_km") + F.col("known_radius_km"), F.lit(MOST_RADIUS_KM))
     return (
-        apart.groupBy("as_of", "identity", "value")
-        .agg(F.min(F.struct("km", "place_name")).alias("nearest"))
+        apart.withColumn("reach", F.greatest(F.lit(near_km), radii))
+        .withColumn("apart", F.col("km") > F.col("reach"))
+        .groupBy("as_of", "identity", "value")
+        .agg(F.min(F.struct("apart", "km", "place_name", "reach")).alias("nearest"))
         .select(
             "as_of",
             "identity",
             "value",
             F.col("nearest.place_name").alias("nearest_place"),
             F.col("nearest.km").alias("nearest_place_km"),
+            F.round("nearest.reach", 1).alias("near_reach_km"),
+            (~F.col("nearest.apart")).alias("near"),
         )
     )

@@ -23,6 +23,7 @@ from raretrail.baseline.history import (
     WINDOW_DAYS,
     History,
     gaps,
+    is_news,
     others_class,
 )
 from raretrail.baseline.uses import DIMENSIONS, identities, placed_uses, use
@@ -295,7 +296,8 @@ def _to_dimensions(counted: DataFrame, first_uses: DataFrame, as_of: date, first
 def to_first_uses_of_day(history: History) -> DataFrame:
     """`tables.FIRST_USES` of one day, from the history of its uses."""
     return (
-        history.identity_values.where("days_90 = 0")
+        history.identity_values.withColumn("news", is_news(F.col("days_90") == 0, "as_of"))
+        .where("news")
         .join(history.identities.where("active_days > 0"), ["as_of", "dimension", "identity"])
         .join(history.values, ["as_of", "dimension", "value"])
         .select(

@@ -1,8 +1,8 @@
 """Uses: facts turned into (dimension, identity, value, day), the grain all statistics share.
 
-A *use* says that an identity showed a value in a dimension on a day: a place, a country, a network, an
-address prefix, a command, a user agent family, an error code, an hour of the day, a jump between places
-too far apart. Presence, not volume: a robot's million calls are one.
+A *use* says that an identity showed a value in a dimension on a day: a place, the area around it, a country,
+a network, an address prefix, a command, a user agent family, an error code, an hour of the day, a jump
+between places too far apart. Presence, not volume: a robot's million calls are one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,38 @@ from pyspark.sql import functions as F
 
 from raretrail.geo.distance import haversine_km_column
 
-DIMENSIONS = ("place", "country", "network", "prefix", "command", "agent", "error", "hour", "jump")
+DIMENSIONS = (
+    "place",
+    "area",
+    "country",
+    "network",
+    "prefix",
+    "command",
+    "agent",
+    "error",
+    "hour",
+    "jump",
+)
 # Faster than an airliner, and further apart than two places one map may confuse.
 JUMP_KM_PER_HOUR = 800.0
 JUMP_KM = 100.0
+# The side of an area: some 100 km north to south, and east to west near the equator.
+AREA_DEGREES = 1.0
+
+
+def area() -> Column:
+    """The square of AREA_DEGREES that a city's point lies in; any other place is its own area.
+
+    Suburbs, and cities an address range wanders between, share one mostly. It is made of the address's own
+    point alone, so that an area is the same whichever other places are known.
+    """
+    south, west = (F.floor(F.col(name) / AREA_DEGREES) for name in ("latitude", "longitude"))
+    square = F.concat(F.lit("area:"), south.cast("string"), F.lit(","), west.cast("string"))
+    return F.when(F.col("geo_status") == "city", F.coalesce(square, "place")).otherwise(F.col("place"))
 
 
 def with_places(rows: DataFrame, places: DataFrame) -> DataFrame:
-    """rows (with source_ip_address, '' where missing) plus place, place_name, country, network, prefix.
+    """rows (with source_ip_address, '' where missing) plus place, place_name, area, country, network, prefix.
 
     places holds one row an address, of one build. `country` is the country's code, or the
     geo_status where there is none, so that every use has one.
@@ -28,6 +52,7 @@ def with_places(rows: DataFrame, places: DataFrame) -> DataFrame:
         "source_ip_address",
         "place",
         "place_name",
+        area().alias("area"),
         "country_iso_code",
         F.coalesce("country_iso_code", "geo_status").alias("country"),
         F.coalesce("network", "geo_status").alias("network"),
@@ -37,7 +62,7 @@ def with_places(rows: DataFrame, places: DataFrame) -> DataFrame:
         "accuracy_radius",
     )
     return rows.join(known, "source_ip_address", "left").fillna(
-        {"place": "missing", "country": "missing", "network": "missing", "prefix": ""}
+        {"place": "missing", "area": "missing", "country": "missing", "network": "missing", "prefix": ""}
     )
 
 
@@ -62,6 +87,7 @@ def placed_uses() -> Column:
     """array<struct<dimension, value>> of a located fact of presence."""
     return F.array(
         use("place", "place"),
+        use("area", "area"),
         use("country", "country"),
         use("network", "network"),
         use("prefix", "prefix"),

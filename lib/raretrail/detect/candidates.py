@@ -5,12 +5,14 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from raretrail.baseline import nearest
 from raretrail.detect.sensitivity import HIGHEST, Level, sensitivity
-from raretrail.detect.surprise import pair_bits
+from raretrail.detect.surprise import CAPS, bits_of, pair_bits
 
 BUCKET = "1 hour"
 _SEPARATOR = "\x1f"
-# A network says nothing of its own where the place is new: a new place brings a new network.
+# Days at a place from which a network there is judged like any other. Where the place is newer a new network
+# is no news, since a new place brings one; only how unusual it is among new networks counts.
 _PLACE_DAYS_FOR_NETWORK = 3
 # Days in an address prefix from which somebody is settled there.
 _SETTLED_DAYS = 3
@@ -22,10 +24,13 @@ _OWN_HABIT_DAYS = 3
 _HOUR_DAYS = 5
 # A person on a hoster's network that nobody else uses: bits as for one in sixteen.
 _HOST_BITS = 4.0
+# Kinds of conf/networks.yml that are the organisation's own way out: where they come out says nothing.
+_OWN_NETWORKS = ("office", "vpn")
 _UNUSUAL_HOUR_BITS, _LATE_HOUR_BITS = 4, 2
 # The dimension of each term, and the candidate's column that holds its value.
 _VALUES = {
     "place": "place",
+    "area": "area",
     "country": "country",
     "network": "network",
     "prefix": "prefix",
@@ -87,9 +92,12 @@ def to_lookup(surprises: DataFrame) -> DataFrame:
             "value_days_90",
             "active_days",
             "prior",
+            "rate",
+            "tail",
             "bits",
             "nearest_place",
             "nearest_place_km",
+            "near_reach_km",
             "near",
             "rolled_out",
             "cadence_days",
@@ -220,8 +228,29 @@ def with_terms(
 
     zero, none = F.lit(0.0), F.lit(False)
     active = F.coalesce(of("command", "active_days"), F.lit(0))
-    near = F.coalesce(of("place", "near"), none)
     at_home = F.coalesce(of("place", "days_90") >= _PLACE_DAYS_FOR_NETWORK, none)
+    place_new = F.coalesce(of("place", "days_90") == 0, none)
+    near = F.coalesce(of("place", "near"), none)
+    vague = F.coalesce(F.col("accuracy_radius") > nearest.MOST_RADIUS_KM, none) & (
+        of("country", "days_90") > 0
+    )
+    own_network = F.coalesce(F.col("known_network_kind").isin(*_OWN_NETWORKS), none)
+    hostile = F.coalesce(F.col("known_network_kind") == "hostile", none)
+    hardly_new = place_new & (near | vague | own_network)
+    # A suburb is as unusual as the area it lies in: the one of others there that is the more usual counts.
+    metro = F.when(F.col("area") != F.col("place"), of("area", "tail"))
+    tail = F.when(hardly_new, F.lit(1.0)).otherwise(F.greatest(of("place", "tail"), metro))
+    new_bits = F.least(bits_of(of("place", "rate") * tail), of("place", "bits"))
+    place_bits = F.when(place_new, new_bits).otherwise(of("place", "bits"))
+    network_tail = F.when(
+        of("network", "days_90") == 0, F.least(bits_of(of("network", "tail")), F.lit(CAPS["network"]))
+    )
+    network_bits = (
+        F.when(hostile, CAPS["network"])
+        .when(own_network, zero)
+        .when(at_home | hardly_new, of("network", "bits"))
+        .otherwise(network_tail)
+    )
     network_known = (of("network", "days_90") > 0) | (of("network", "others") > 0)
     someone = F.col("principal_kind").isin("person", "user", "root") | (F.col("actor") != F.col("principal"))
     local = F.from_utc_timestamp("bucket_start", F.col("time_zone"))
@@ -244,7 +273,10 @@ def with_terms(
         "country_days": of("country", "value_days_90"),
         "nearest_place": of("place", "nearest_place"),
         "nearest_place_km": of("place", "nearest_place_km"),
+        "near_reach_km": of("place", "near_reach_km"),
         "near_known_place": near,
+        "vague_place": place_new & vague,
+        "place_spared_bits": F.when(place_new, F.round(of("place", "bits") - place_bits, 6)),
         "rolled_out": F.coalesce(of("command", "rolled_out"), none),
         "settled_range": F.coalesce(of("prefix", "days_90") >= _SETTLED_DAYS, none),
         "cadence_days": of("command", "cadence_days"),
@@ -253,23 +285,26 @@ def with_terms(
         "local_hour": local_hour,
         "hosting_network": hosted,
         "sensitivity": level,
-        "place_bits": F.coalesce(of("place", "bits"), zero),
-        "network_bits": F.when(at_home | near, F.coalesce(of("network", "bits"), zero)).otherwise(zero),
-        "prefix_bits": F.when(network_known, F.coalesce(of("prefix", "bits"), zero)).otherwise(zero),
-        "jump_bits": F.when(at_home, zero).otherwise(F.coalesce(of("jump", "bits"), zero)),
+        "place_bits": F.coalesce(place_bits, zero),
+        "network_bits": F.coalesce(network_bits, zero),
+        "prefix_bits": F.when(network_known & ~own_network, F.coalesce(of("prefix", "bits"), zero)).otherwise(
+            zero
+        ),
+        "jump_bits": F.when(at_home | own_network, zero).otherwise(F.coalesce(of("jump", "bits"), zero)),
         "agent_bits": F.coalesce(of("agent", "bits"), zero),
         "hour_bits": F.when(
             someone & (active >= _HOUR_DAYS), F.least(F.coalesce(of("hour", "bits"), zero), local_bits)
         ).otherwise(zero),
         "host_bits": F.when(
-            someone & hosted & (of("network", "days_90") == 0), _HOST_BITS / (1 + of("network", "others"))
+            someone & hosted & ~own_network & (of("network", "days_90") == 0),
+            _HOST_BITS / (1 + of("network", "others")),
         ).otherwise(zero),
         # What a command can do counts only as far as it is new to whoever ran it.
         "command_bits": F.round(command + level / 2 * F.least(F.lit(1.0), command / HIGHEST), 6),
         "error_bits": F.coalesce(of("error", "bits"), zero),
         "maturity": F.least(F.lit(1.0), (active + _MATURE_OFFSET) / _MATURE_DAYS),
     }
-    for dimension in ("place", "network", "prefix", "agent", "command", "error", "hour", "jump"):
+    for dimension in ("place", "area", "network", "prefix", "agent", "command", "error", "hour", "jump"):
         terms[f"principal_{dimension}_days"] = of(dimension, "days_90")
         if dimension not in ("hour", "jump"):
             terms[f"{dimension}_principals"] = of(dimension, "others")

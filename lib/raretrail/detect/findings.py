@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from raretrail.baseline.history import LEARNING_DAYS
 from raretrail.settings import Detector
 
 _ID_LENGTH = 32
@@ -152,7 +153,13 @@ def sentence() -> Column:
         ),
     )
     young = F.when(F.col("maturity") < 1, F.concat(F.lit("young principal: "), _plural(days, "active day")))
-    return F.concat_ws("; ", opening, spike, where, jump, prefix, hosting, how, hour, own, failed, young)
+    cold = F.when(
+        F.col("baseline_days") < LEARNING_DAYS,
+        F.concat(F.lit("young baseline: "), _plural(F.col("baseline_days"), "day")),
+    )
+    return F.concat_ws(
+        "; ", opening, spike, where, jump, prefix, hosting, how, hour, own, failed, young, cold
+    )
 
 
 def to_evidence(findings: DataFrame, events: DataFrame) -> DataFrame:

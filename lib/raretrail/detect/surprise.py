@@ -81,13 +81,13 @@ def with_rates(rows: DataFrame) -> DataFrame:
     return rows.withColumn("rate", rate).withColumn("tail", (upto + 0.5) / (every + 1))
 
 
-def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFrame:
+def to_surprises(history: History, nearest: DataFrame) -> DataFrame:
     """One row a use: its counts, rate, tail, prior and bits.
 
-    history as `History`; nearest (as_of, identity, value, nearest_place, nearest_place_km) for
-    places new to their identity. Columns: as_of, dimension, identity, value, days_90, others,
-    value_days_90, active_days, new_days, prior, rate, tail, bits, nearest_place,
-    nearest_place_km, near, rolled_out, cadence_days, expected_date, on_cadence, baseline_days. `others`
+    history as `History`; nearest (as_of, identity, value, nearest_place, nearest_place_km, near_reach_km,
+    near) for places new to their identity. Columns: as_of, dimension, identity, value, days_90, others,
+    value_days_90, active_days, new_days, prior, rate, tail, bits, nearest_place, nearest_place_km,
+    near_reach_km, near, rolled_out, cadence_days, expected_date, on_cadence, baseline_days. `others`
     leaves the identity itself out.
     """
     dimensions = history.dimensions.withColumnsRenamed(
@@ -142,12 +142,10 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         )
     )
     new = F.col("days_90") == 0
-    near = F.coalesce(F.col("nearest_place_km") <= near_km, F.lit(False))
-    tail = F.when(near, F.lit(1.0)).otherwise(F.col("tail"))
     cap = F.lit(8.0)
     for dimension, most in CAPS.items():
         cap = F.when(F.col("dimension") == dimension, F.lit(most)).otherwise(cap)
-    first = F.least(bits_of(F.col("rate") * tail), cap)
+    first = F.least(bits_of(F.col("rate") * F.col("tail")), cap)
     share = (F.col("days_90") + 0.5) / (F.col("active_days") + 0.5)
     habit = F.greatest(
         share,
@@ -197,7 +195,8 @@ def to_surprises(history: History, nearest: DataFrame, near_km: float) -> DataFr
         F.round(F.greatest(bits, F.lit(0.0)), 6).alias("bits"),
         "nearest_place",
         "nearest_place_km",
-        near.alias("near"),
+        "near_reach_km",
+        F.coalesce("near", F.lit(False)).alias("near"),
         F.coalesce(rolled_out, F.lit(False)).alias("rolled_out"),
         cadence.alias("cadence_days"),
         expected.alias("expected_date"),

@@ -128,8 +128,9 @@ def known_changes(warehouse: Warehouse, end: date) -> DataFrame:
 
 
 def stored_days(warehouse: Warehouse) -> list[date]:
-    """The days the warehouse has a snapshot of, ascending."""
-    rows = warehouse.read(BASELINE_DIMENSION).select("as_of").distinct().collect()
+    """The days the warehouse has a snapshot of, ascending. One made before areas were counted is none."""
+    dimensions = warehouse.read(BASELINE_DIMENSION)
+    rows = dimensions.where("dimension = 'area'").select("as_of").distinct().collect()
     return sorted(row["as_of"] for row in rows)
 
 

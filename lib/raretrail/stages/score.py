@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from raretrail.baseline.history import History, history_of
 from raretrail.baseline.nearest import to_coordinates, to_nearest
+from raretrail.baseline.uses import area
 from raretrail.detect.candidates import to_candidates, to_jump_ends, to_lookup, with_terms
 from raretrail.detect.findings import to_evidence, to_findings
 from raretrail.detect.sensitivity import load_levels
@@ -221,8 +222,8 @@ def judge(
     new_places = known.history.identity_values.where("dimension = 'place' AND days_90 = 0").select(
         "as_of", "identity", "value"
     )
-    nearest = to_nearest(new_places, known.places, to_coordinates(places))
-    warehouse.replace(STAGED_SURPRISES, to_surprises(known.history, nearest, settings.baseline.near_km))
+    nearest = to_nearest(new_places, known.places, to_coordinates(places), settings.baseline.near_km)
+    warehouse.replace(STAGED_SURPRISES, to_surprises(known.history, nearest))
     surprises = warehouse.read(STAGED_SURPRISES)
 
     address = F.coalesce("source_ip_address", F.lit(""))
@@ -230,6 +231,7 @@ def judge(
         with_known_network(places, settings.networks)
         .withColumns(
             {
+                "area": area(),
                 "country": F.coalesce("country_iso_code", "geo_status"),
                 "network": F.coalesce("network", "geo_status"),
                 "source_ip_address": address,

@@ -1,0 +1,319 @@
+"""Terms and guards of a finding: what each charges or spares, and what its column says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from math import log2
+from typing import Any
+
+import pytest
+from pyspark.sql import Row, SparkSession
+
+from raretrail.baseline.nearest import to_coordinates, to_nearest
+from raretrail.detect.candidates import to_lookup, with_terms
+from raretrail.detect.sensitivity import Level
+from raretrail.tables import PLACES, STAGED_SURPRISES
+
+DAY = 20496  # a Wednesday
+NOON = datetime.fromtimestamp(DAY * 86400, UTC) + timedelta(hours=12)
+LEVELS = (Level(4, "hands out credentials", ("iam:CreateAccessKey",)),)
+# Ana as her colleagues know her: every use of hers, with its days, others and bits.
+HABIT: dict[str, tuple[str, dict[str, Any]]] = {
+    "place": ("lisbon", {"days_90": 30}),
+    "area": ("area:38,-10", {"days_90": 30}),
+    "country": ("PT", {"days_90": 30}),
+    "network": ("AS64500", {"days_90": 30}),
+    "prefix": ("203.0.113", {"days_90": 30}),
+    "command": ("s3:ListBuckets", {"days_90": 30}),
+    "agent": ("aws-cli/2", {"days_90": 30}),
+    "hour": ("12", {"days_90": 30}),
+}
+COLUMNS = {"command": "command", "agent": "agent_family", "error": "error_code"}
+# A first use in a dimension: the rate is 1/8, the tail 1/4, so 3 and 2 bits.
+NEW = {"days_90": 0, "others": 0, "rate": 0.125, "tail": 0.25, "bits": 5.0}
+# A city she was never in, far from all she knows.
+FAR = {"place": ("hanoi", NEW), "area": ("area:21,105", NEW)}
+HOSTER, NOBODY_ELSE = ("AS64501", NEW), {"as_organization": "Cheap Cloud Hosting"}
+
+
+def case(uses: dict[str, tuple[str, dict[str, Any]]] | None = None, **columns: Any) -> dict[str, Any]:
+    """A candidate of ana's at noon from her desk, with other uses or columns."""
+    return {"uses": HABIT | (uses or {}), "columns": columns}
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "at her desk": case(),
+    "far": case(FAR),
+    "far, where others work nearby": case(FAR | {"area": ("area:21,105", NEW | {"others": 3, "tail": 0.5})}),
+    "no city": case({"place": ("private", NEW), "area": ("private", NEW | {"tail": 0.5})}),
+    "near": case(FAR | {"place": ("sintra", NEW | {"near": True})}),
+    "vague": case(FAR, accuracy_radius=500),
+    "vague abroad": case(FAR | {"country": ("VN", NEW)}, accuracy_radius=500),
+    "over the company's vpn": case(
+        FAR | {"network": HOSTER, "prefix": ("198.51.100", NEW), "jump": ("jump", {"bits": 6.0})},
+        known_network_kind="vpn", jump_km=9000.0, **NOBODY_ELSE,
+    ),
+    "over a vendor's network": case({"network": HOSTER}, known_network_kind="vendor"),
+    "over a network called hostile": case(known_network_kind="hostile"),
+    "new network at her desk": case({"network": ("AS64501", NEW)}),
+    "new network in a new place": case(FAR | {"network": ("AS64501", NEW)}),
+    "new network near her desk": case(
+        {"place": ("sintra", NEW | {"near": True}), "network": ("AS64501", NEW)}
+    ),
+    "known network in a new place": case(FAR),
+    "new prefix on a network of others": case(
+        {"network": ("AS64501", NEW | {"others": 4}), "prefix": ("198.51.100", NEW)}
+    ),
+    "new prefix on a network of nobody's": case(
+        {"network": ("AS64501", NEW), "prefix": ("198.51.100", NEW)}
+    ),
+    "prefix of two days": case({"prefix": ("203.0.113", {"days_90": 2})}),
+    "hoster": case({"network": HOSTER}, **NOBODY_ELSE),
+    "hoster that 3 others use": case({"network": ("AS64501", NEW | {"others": 3})}, **NOBODY_ELSE),
+    "hoster she uses": case(**NOBODY_ELSE),
+    "robot on a hoster": case({"network": HOSTER}, principal_kind="role", **NOBODY_ELSE),
+    "hoster by name of the house": case({"network": HOSTER}, known_network_kind="hosting"),
+    "at night": case({"hour": ("12", {"bits": 4.0})}, time_zone="Pacific/Auckland"),
+    "an hour usual for people": case({"hour": ("12", {"bits": 4.0})}, time_zone="Europe/Lisbon"),
+    "an hour usual for her": case({"hour": ("12", {"bits": 0.5})}, time_zone="Pacific/Auckland"),
+    "robot at night": case(
+        {"hour": ("12", {"bits": 4.0})}, time_zone="Pacific/Auckland", principal_kind="role"
+    ),
+    "known on 4 days": case(
+        {"hour": ("12", {"bits": 4.0}), "command": ("s3:ListBuckets", {"days_90": 4, "active_days": 4})}
+        | FAR,
+        time_zone="Pacific/Auckland",
+    ),
+    "jump to her desk": case({"jump": ("jump", {"bits": 6.0})}, jump_km=9000.0),
+    "jump to elsewhere": case(FAR | {"jump": ("jump", {"bits": 6.0})}, jump_km=9000.0),
+    "new command that can much": case({"command": ("iam:CreateAccessKey", NEW)}),
+    "usual command that can much": case({"command": ("iam:CreateAccessKey", {"days_90": 30})}),
+    "half a surprise that can much": case(
+        {"command": ("iam:CreateAccessKey", {"days_90": 2, "bits": 2.0})}
+    ),
+    "rolled out": case({"command": ("s3:New", NEW | {"rolled_out": True, "bits": 0.0})}),
+    "due": case({"command": ("rds:Reboot", {"days_90": 3, "on_cadence": True, "cadence_days": 7})}),
+    "error": case({"error": ("AccessDenied", NEW)}),
+    "nobody known": {"uses": {}, "columns": {}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(spark: SparkSession) -> Iterator[dict[str, Row]]:
+    """Each case with its terms."""
+    uses, candidates = [], []
+    for who, told in CASES.items():
+        columns = {
+            "as_of": DAY, "bucket_start": NOON, "recipient_account_id": "1", "principal": who, "actor": who,
+            "principal_kind": "person", "source_ip_address": "203.0.113.7", "event_count": 1,
+            "first_time": NOON, "last_time": NOON, "read_only": True, "accuracy_radius": 20,
+            "time_zone": "UTC", "as_organization": "Telecom", "known_network_kind": None, "jump_km": None,
+            "place": "nowhere", "area": "nowhere", "country": "XX", "network": "none", "prefix": "none",
+            "command": "s3:ListBuckets", "agent_family": "none", "error_code": "",
+        }  # fmt: skip
+        for dimension, (value, use) in told["uses"].items():
+            columns[COLUMNS.get(dimension, dimension)] = value
+            known = {"others": 8, "value_days_90": 60, "active_days": 30, "prior": 0.1, "rate": 0.1,
+                     "tail": 0.9, "bits": 0.0, "near": False, "rolled_out": False, "on_cadence": False,
+                     "baseline_days": 90}  # fmt: skip
+            uses.append(
+                {"as_of": DAY, "dimension": dimension, "identity": who, "value": value, **known, **use}
+            )
+        candidates.append(columns | told["columns"])
+    schema = (
+        "as_of int, bucket_start timestamp, recipient_account_id string, principal string, actor string, "
+        "principal_kind string, source_ip_address string, event_count bigint, first_time timestamp, "
+        "last_time timestamp, read_only boolean, accuracy_radius int, time_zone string, "
+        "as_organization string, known_network_kind string, place string, area string, country string, "
+        "network string, prefix string, command string, agent_family string, error_code string"
+    )
+    names = [part.split()[0] for part in schema.split(", ")]
+    rows = [tuple(candidate[name] for name in names) for candidate in candidates]
+    ends = [
+        (DAY, c["actor"], c["source_ip_address"], c["jump_km"], 600, "hanoi", 9000.0)
+        for c in candidates if c["jump_km"]
+    ]  # fmt: skip
+    jumps = spark.createDataFrame(
+        ends,
+        "as_of int, actor string, source_ip_address string, jump_km double, jump_seconds bigint, "
+        "jump_place string, jump_least_km_per_hour double",
+    )
+    surprises = spark.createDataFrame(
+        [tuple(use.get(name) for name in STAGED_SURPRISES.column_names) for use in uses],
+        STAGED_SURPRISES.spark_schema(),
+    )
+    pairs = spark.createDataFrame(
+        [], "as_of int, kind string, command string, value string, pair_days_90 bigint"
+    )
+    terms = with_terms(
+        spark.createDataFrame(rows, schema), to_lookup(surprises), jumps, pairs, LEVELS, "hosting"
+    )
+    yield {row.principal: row for row in terms.collect()}
+
+
+def test_what_is_usual_costs_nothing(found: dict[str, Row]) -> None:
+    row = found["at her desk"]
+    assert (row.bits, row.maturity, row.settled_range) == (0.0, 1.0, True)
+
+
+def test_a_suburb_is_no_more_unusual_than_the_area_it_lies_in(found: dict[str, Row]) -> None:
+    row = found["far"]
+    assert (row.place_bits, row.place_spared_bits) == (5.0, 0.0)
+    assert (row.principal_area_days, row.area_principals) == (0, 0)
+    row = found["far, where others work nearby"]
+    assert (row.place_bits, row.place_spared_bits, row.area_principals) == (4.0, 1.0, 3)
+    assert found["no city"].place_bits == 5.0
+    assert found["at her desk"].place_spared_bits is None
+
+
+def test_a_place_near_a_known_one_costs_only_the_rate_of_new_places(found: dict[str, Row]) -> None:
+    row = found["near"]
+    assert (row.near_known_place, row.place_bits, row.place_spared_bits) == (True, 3.0, 2.0)
+    assert not found["far"].near_known_place
+
+
+def test_a_place_the_database_only_guesses_is_hardly_new_in_a_country_they_know(
+    found: dict[str, Row],
+) -> None:
+    row = found["vague"]
+    assert (row.vague_place, row.place_bits, row.place_spared_bits) == (True, 3.0, 2.0)
+    assert (found["vague abroad"].vague_place, found["vague abroad"].place_bits) == (False, 5.0)
+
+
+def test_the_organisations_own_way_out_says_nothing_of_where(found: dict[str, Row]) -> None:
+    row = found["over the company's vpn"]
+    assert (row.place_bits, row.place_spared_bits) == (3.0, 2.0)
+    assert (row.network_bits, row.prefix_bits, row.jump_bits, row.host_bits) == (0.0, 0.0, 0.0, 0.0)
+    assert found["over a vendor's network"].network_bits == 5.0
+
+
+def test_a_network_called_hostile_costs_all_a_network_can(found: dict[str, Row]) -> None:
+    assert found["over a network called hostile"].network_bits == 8.0
+
+
+def test_a_new_network_is_charged_whole_at_a_known_place_and_for_its_tail_at_a_new_one(
+    found: dict[str, Row],
+) -> None:
+    assert found["new network at her desk"].network_bits == 5.0
+    assert found["new network near her desk"].network_bits == 5.0
+    assert found["new network in a new place"].network_bits == -log2(0.25)
+    row = found["known network in a new place"]
+    assert (row.network_bits, row.principal_network_days) == (0.0, 30)
+
+
+def test_a_prefix_counts_by_half_and_only_on_a_network_somebody_knows(found: dict[str, Row]) -> None:
+    row = found["new prefix on a network of others"]
+    assert (row.prefix_bits, row.where_bits) == (5.0, row.network_bits + 2.5)
+    assert found["new prefix on a network of nobody's"].prefix_bits == 0.0
+    assert not found["prefix of two days"].settled_range
+
+
+def test_a_hoster_counts_for_people_new_to_it_and_less_for_every_other_on_it(found: dict[str, Row]) -> None:
+    bits = {name: found[name].host_bits for name in CASES if "hoster" in name}
+    assert bits == {
+        "hoster": 4.0, "hoster that 3 others use": 1.0, "hoster she uses": 0.0, "robot on a hoster": 0.0,
+        "hoster by name of the house": 4.0,
+    }  # fmt: skip
+    assert found["robot on a hoster"].hosting_network
+
+
+def test_an_hour_costs_people_the_lesser_of_own_and_common_habit(found: dict[str, Row]) -> None:
+    bits = {name: found[name].hour_bits for name in CASES if "hour" in name or "night" in name}
+    assert bits == {
+        "at night": 4.0, "an hour usual for people": 0.0, "an hour usual for her": 0.5, "robot at night": 0.0,
+    }  # fmt: skip
+    assert found["at night"].local_hour in (0, 1)
+
+
+def test_who_is_known_for_few_days_is_trusted_less_to_have_habits(found: dict[str, Row]) -> None:
+    row = found["known on 4 days"]
+    assert (row.maturity, row.principal_active_days, row.hour_bits) == (0.6, 4, 0.0)
+    assert row.bits == pytest.approx((row.where_bits + row.how_bits + row.what_bits) * 0.6)
+    row = found["nobody known"]
+    assert (row.maturity, row.bits, row.baseline_days) == (0.2, 0.0, None)
+
+
+def test_a_jump_counts_at_the_end_that_is_not_their_own_place(found: dict[str, Row]) -> None:
+    assert found["jump to her desk"].jump_bits == 0.0
+    assert (found["jump to elsewhere"].jump_bits, found["jump to elsewhere"].jump_place) == (6.0, "hanoi")
+
+
+def test_what_a_command_can_do_counts_as_far_as_it_is_new(found: dict[str, Row]) -> None:
+    bits = {name: found[name].command_bits for name in CASES if "can much" in name}
+    assert bits == {
+        "new command that can much": 7.0, "usual command that can much": 0.0,
+        "half a surprise that can much": 3.0,
+    }  # fmt: skip
+    assert {found[name].sensitivity for name in bits} == {4}
+
+
+def test_roll_outs_and_cadence_stand_in_their_columns(found: dict[str, Row]) -> None:
+    assert (found["rolled out"].rolled_out, found["rolled out"].what_bits) == (True, 0.0)
+    assert (found["due"].on_cadence, found["due"].cadence_days) == (True, 7)
+
+
+def test_of_command_and_error_the_greater_counts(found: dict[str, Row]) -> None:
+    assert (found["error"].error_bits, found["error"].what_bits) == (5.0, 5.0)
+
+
+# Kilometres between a point on the equator and one so many degrees further on it.
+DEGREE_KM = 111.19
+
+
+@pytest.mark.parametrize(
+    ("degrees", "radii", "reach", "near"),
+    [
+        (0.8, (5, 5), 100.0, True),  # within baseline.near_km, whatever the radii
+        (1.2, (5, 5), 100.0, False),
+        (1.2, (100, 50), 150.0, True),  # 133 km, of which the map may have made up 150
+        (1.2, (100, 5), 105.0, False),
+        (1.7, (500, 500), 200.0, True),  # radii count for 200 km at most
+        (1.9, (500, 500), 200.0, False),
+        (1.2, (100, None), 150.0, True),  # a database without radii: 50 km
+        (0.85, (None, None), 100.0, True),
+    ],
+)
+def test_near_is_within_a_hundred_kilometres_or_both_radii(
+    spark: SparkSession, degrees: float, radii: tuple[int | None, int | None], reach: float, near: bool
+) -> None:
+    row = nearest(spark, {"home": (0.0, radii[0]), "new": (degrees, radii[1])}, known=("home",))
+    assert (row.near_reach_km, row.near, row.nearest_place) == (reach, near, "home")
+    assert row.nearest_place_km == pytest.approx(degrees * DEGREE_KM, abs=0.2)
+
+
+def test_the_place_that_vouches_for_a_new_one_is_named(spark: SparkSession) -> None:
+    """The nearest of those whose radii reach, though another is nearer and does not."""
+    spots = {"sharp": (-1.2, 5), "wide": (1.4, 190), "new": (0.0, 5)}
+    row = nearest(spark, spots, known=("sharp", "wide"))
+    assert (row.nearest_place, row.near, row.near_reach_km) == ("wide", True, 195.0)
+    row = nearest(spark, spots, known=("sharp",))
+    assert (row.nearest_place, row.near, row.near_reach_km) == ("sharp", False, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("day", "known"), [(DAY, False), (DAY - 1, True), (DAY - 90, True), (DAY - 91, False)]
+)
+def test_only_places_of_the_ninety_days_before_are_known(spark: SparkSession, day: int, known: bool) -> None:
+    assert (nearest(spark, {"home": (0.1, 5), "new": (0.0, 5)}, ("home",), day) is not None) == known
+
+
+def nearest(
+    spark: SparkSession,
+    spots: dict[str, tuple[float, int | None]],
+    known: tuple[str, ...],
+    day: int = DAY - 3,
+) -> Any:
+    places = [
+        {**dict.fromkeys(PLACES.column_names), "source_ip_address": name, "geo_status": "city", "place": name,
+         "place_name": name, "latitude": 0.0, "longitude": degrees, "accuracy_radius": radius}
+        for name, (degrees, radius) in spots.items()
+    ]  # fmt: skip
+    return to_nearest(
+        spark.createDataFrame([(DAY, "ana", "new")], "as_of int, identity string, value string"),
+        spark.createDataFrame(
+            [("ana", name, day) for name in known], "identity string, value string, day int"
+        ),
+        to_coordinates(spark.createDataFrame(places, PLACES.spark_schema())),
+        100.0,
+    ).first()
