@@ -41,7 +41,10 @@ def _where(row: Row) -> list[str]:
     elif not row.get("command_place_days"):
         told.append("command never came from here")
     if row.get("nearest_place_km") is not None:
-        told.append(f"{row['nearest_place_km']:,.0f} km from {row['nearest_place']}")
+        near = ", so hardly new" if row.get("near_known_place") else ""
+        told.append(f"{row['nearest_place_km']:,.0f} km from {row['nearest_place']}{near}")
+    if row.get("vague_place"):
+        told.append("a place the database only guesses")
     if (row.get("network_bits") or 0) > 0 or (
         row.get("principal_network_days") == 0 and row.get("principal_place_days")
     ):

@@ -173,6 +173,12 @@ def test_reasons_come_of_the_finding_that_is_strangest_in_each_way() -> None:
     assert "used by 4 others" in told
 
 
+def test_a_guard_that_spared_a_place_is_said() -> None:
+    near = reasons([finding(nearest_place_km=133.0, near_known_place=True)])
+    assert "133 km from Amsterdam, NL, so hardly new" in near
+    assert "a place the database only guesses" in reasons([finding(vague_place=True)])
+
+
 def test_a_young_principal_is_said_to_be_young() -> None:
     assert reasons([finding(maturity=0.5, principal_active_days=2)])[-1] == "only 2 days of history"
 
