@@ -73,6 +73,8 @@ CONSTANTS: dict[str, tuple[Any, str]] = {
 }
 
 
+# Guards that a constant multiplied so turns off.
+OFF = {"roll-outs": ("ROLL_OUT_OTHERS", 1e6), "cadence": ("CADENCE_DAYS", 1e6)}
 # What only says how findings become incidents: nothing is judged again for it.
 OF_INCIDENTS = {"BURST_BITS", "HOME_BITS", "incident_gap"}
 
@@ -151,6 +153,9 @@ def ablated(played: Played) -> Iterator[tuple[str, Measure]]:
     mature = findings.withColumn("maturity", F.lit(1.0)).transform(with_bits)
     yield "without maturity", _measured(played, mature)
     yield "without settled ranges", _measured(played, findings.withColumn("settled_range", F.lit(False)))
+    spared = F.coalesce("place_spared_bits", F.lit(0.0))
+    charged = findings.withColumn("place_bits", F.round(F.col("place_bits") + spared, 6))
+    yield "without near, vague and common areas", _measured(played, charged.transform(_without, ()))
     # What `with_terms` adds to a command for what it can do, taken off again.
     raised, level = F.col("command_bits"), F.col("sensitivity")
     plain = F.when(raised - level / 2 >= HIGHEST, raised - level / 2).otherwise(
@@ -158,6 +163,8 @@ def ablated(played: Played) -> Iterator[tuple[str, Measure]]:
     )
     bare = findings.withColumn("command_bits", F.round(plain, 6)).transform(_without, ())
     yield "without sensitivity", _measured(played, bare)
+    for guard, (constant, factor) in OFF.items():
+        yield f"without {guard}", _varied(played, constant, factor)
 
 
 def _without(findings: DataFrame, terms: tuple[str, ...]) -> DataFrame:
