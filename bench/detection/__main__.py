@@ -66,9 +66,9 @@ def main() -> None:
     text = table(measures)
     if took:
         scoring = sum(seconds["score"] for seconds in took) / len(took)
-        whole = sum(sum(seconds.values()) for seconds in took) / len(took)
-        text += f"\n\nScoring the {options.judged} days took {scoring:.0f} s an organisation, "
-        text += f"of {whole:.0f} s the job took in all, ingest and publication included."
+        history = sum(seconds["history"] for seconds in took) / len(took)
+        text += f"\n\nJudging the {options.judged} days took {scoring:.0f} s an organisation, "
+        text += f"after {history:.0f} s for what was known before each."
     print(text)
     if options.into:
         put(options.into, options.figures, text)

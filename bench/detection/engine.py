@@ -1,100 +1,141 @@
-"""raretrail itself as a scorer: the main job over the simulated trail, its incidents as they stand.
+"""raretrail itself as a scorer: the main job's own stages over the simulated trail.
 
     python -m detection --cache DIR --scorer detection.engine:score
 
-Each organisation's trail is taken in once; its judged days are played forward by `raretrail.stages.run`,
-and what the table `incidents` holds is measured.
+An organisation's events, as the job decodes them, and the facts of them are written once; its judged days
+are then judged as the score stage does and the findings chained as the publish stage does. What is not
+measured here is left out: reading of files, evidence and record scores beside the score, checks, verdicts.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 import raretrail
-from raretrail.look import open_duckdb
+from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.session import close_session, open_session
 from raretrail.settings import Settings, load_settings
-from raretrail.stages.run import run
-from raretrail.tables import INCIDENTS, RUNS
+from raretrail.stages.baseline import between, ensure_known_places, known_uses
+from raretrail.stages.ingest import write_facts
+from raretrail.stages.locating import ensure_places, open_geo
+from raretrail.stages.score import Window, judge, known_before
+from raretrail.tables import ANOMALIES, EVENTS, STAGED_ANOMALIES
+from raretrail.warehouse import Warehouse, with_all_columns
 
 from .measure import Incident
-from .organisations import NO_ASN, Organisation, trail_of, write
+from .organisations import NO_ASN, Organisation, decoded, trail_of, write
 
 Found = tuple[Sequence[Incident], Sequence[float]]
 
-# What ingest makes of a trail hangs on these sources.
-_INGEST = ("simulate", "cloudtrail", "geo", "evidence", "baseline/facts.py", "stages/ingest.py")
+# What is taken in hangs on these sources.
+_TAKEN = ("simulate", "cloudtrail", "geo", "evidence", "baseline/facts.py", "stages/ingest.py")
 
 
-def score(organisation: Organisation, cache: Path | None = None) -> Found:
-    """The organisation's incidents and their bits. With cache, what was played is kept there."""
-    if cache is None:
-        with tempfile.TemporaryDirectory(prefix="raretrail-bench-") as folder:
-            return _read(organisation, play(organisation, Path(folder)))
-    return _read(organisation, play(organisation, cache))
+def score(organisation: Organisation, cache: Path) -> Found:
+    """The organisation's incidents and their bits; what was played is kept in cache."""
+    folder, _ = play(organisation, cache)
+    return as_found(organisation, json.loads((folder / "incidents.json").read_text(encoding="utf-8")))
 
 
-def play(organisation: Organisation, cache: Path) -> Settings:
-    """Judge the organisation's days, unless that was done by the same formula and settings; the settings to
-    read them by.
+def play(organisation: Organisation, cache: Path) -> tuple[Path, Settings]:
+    """Judge the organisation's days, unless that was done by the same formula and settings.
 
-    Its warehouse and its map stay in a folder of cache.
+    The folder of cache with incidents.json, seconds.json and the warehouse, and the settings to read it by.
     """
     bare, _ = load_settings()
     folder = cache / f"{organisation.name.replace(' ', '-')}.{bare.hash[:12]}-{formula()}"
     taken = take_in(organisation, cache)
     settings = _settings(organisation, taken, folder / "warehouse")
-    if (folder / "done").exists():
-        return settings
+    if (folder / "incidents.json").exists():
+        return folder, settings
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(taken / "warehouse", folder / "warehouse")
-    # The snapshot as of the day after the last is for runs to come: none of these days is judged by it.
-    _run(organisation, settings, ("score", "publish"))
-    (folder / "done").touch()
-    return settings
+    spark = open_session(driver_memory=settings.spark.driver_memory)
+    try:
+        rows, seconds = _judge(spark, organisation, settings)
+    finally:
+        close_session(spark)
+    print(f"{organisation.name}: {seconds}", file=sys.stderr, flush=True)
+    (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+    (folder / "incidents.json").write_text(json.dumps(rows), encoding="utf-8")
+    return folder, settings
 
 
 def take_in(organisation: Organisation, cache: Path) -> Path:
-    """The folder of cache that holds the organisation's map and a warehouse with its events, taken in once
-    for every formula, with an ASN database or without."""
+    """The folder of cache that holds the organisation's maps and a warehouse with its events and facts, taken
+    in once for every formula, with an ASN database or without."""
     name = organisation.name.removesuffix(NO_ASN)
-    folder = cache / f"{name.replace(' ', '-')}.taken-{_hash(*_INGEST)}"
-    if not (folder / "done").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        if trail_of(cache, name).exists():
-            shutil.move(trail_of(cache, name), folder / "simulated")
-        else:
-            write(folder / "simulated", organisation.shape, organisation.real)
-        _run(organisation, _settings(organisation, folder, folder / "warehouse"), ("ingest",))
-        shutil.rmtree(folder / "simulated" / "trail")
-        (folder / "done").touch()
+    folder = cache / f"{name.replace(' ', '-')}.taken-{_hash(*_TAKEN)}"
+    if (folder / "done").exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    simulated = trail_of(cache, name)
+    if not simulated.exists():
+        write(simulated, organisation.shape, organisation.real)
+    records = decoded(simulated)
+    shutil.rmtree(simulated / "trail", ignore_errors=True)
+    folder.mkdir()
+    shutil.copytree(simulated, folder / "simulated", ignore=shutil.ignore_patterns("decoded.parquet"))
+    settings = _settings(organisation, folder, folder / "warehouse")
+    spark = open_session(driver_memory=settings.spark.driver_memory)
+    try:
+        warehouse = Warehouse(spark, settings.require_warehouse())
+        # An organisation's trail and an account's tell the same events.
+        once = spark.read.parquet(str(records)).dropDuplicates(["recipient_account_id", "event_id"])
+        warehouse.append(EVENTS, with_all_columns(once, EVENTS))
+        days = [row["event_date"] for row in warehouse.read(EVENTS).select("event_date").distinct().collect()]
+        write_facts(warehouse, days)
+        address = F.coalesce("source_ip_address", F.lit("")).alias("source_ip_address")
+        geo = open_geo(settings.geo)
+        ensure_places(warehouse, warehouse.read(EVENTS).select(address), geo, datetime.now(UTC))
+    finally:
+        close_session(spark)
+    (folder / "done").touch()
     return folder
 
 
 def _settings(organisation: Organisation, taken: Path, warehouse: Path) -> Settings:
-    simulated = taken / "simulated"
-    asn = {} if organisation.name.endswith(NO_ASN) else {"asn_db": str(simulated / "asn.mmdb")}
-    options = {"trail": [str(simulated / "trail")], "warehouse": str(warehouse), "geo": asn}
-    return load_settings(options=options)[0]
+    asn = {} if organisation.name.endswith(NO_ASN) else {"asn_db": str(taken / "simulated" / "asn.mmdb")}
+    return load_settings(options={"warehouse": str(warehouse), "geo": asn})[0]
 
 
-def _run(organisation: Organisation, settings: Settings, steps: tuple[str, ...]) -> None:
+def _judge(
+    spark: SparkSession, organisation: Organisation, settings: Settings
+) -> tuple[list[list[object]], dict[str, float]]:
+    """Rows as `as_found` takes them, and the seconds of each stage."""
+    warehouse = Warehouse(spark, settings.require_warehouse())
+    geo, window = open_geo(settings.geo), Window(*span_of(organisation))
+    seconds: dict[str, float] = {}
     start = time.perf_counter()
-    spark = open_session(driver_memory=settings.spark.driver_memory)
-    try:
-        ended = run(spark, settings, as_of=datetime.now(UTC), span=span_of(organisation), steps=steps)
-    finally:
-        close_session(spark)
-    seconds = {name: round(s) for name, s in ended.record["seconds"].items()}
-    print(f"{organisation.name}: {time.perf_counter() - start:.0f} s {seconds}", file=sys.stderr, flush=True)
+    ensure_known_places(warehouse, geo, window.end.date(), datetime.now(UTC))
+    uses = known_uses(warehouse, geo, window.days[0], window.end.date())
+    known = known_before(warehouse, geo, window.days, uses)
+    seconds["history"] = round(time.perf_counter() - start, 1)
+    start = time.perf_counter()
+    judge(warehouse, settings, geo, window, "bench", known)
+    seconds["score"] = round(time.perf_counter() - start, 1)
+    chained = with_incident_id(warehouse.read(STAGED_ANOMALIES), settings.score.incident_gap)
+    warehouse.append(ANOMALIES, with_all_columns(chained, ANOMALIES))
+    return to_rows(warehouse, window, warehouse.read(ANOMALIES)), seconds
+
+
+def to_rows(warehouse: Warehouse, window: Window, findings: DataFrame) -> list[list[object]]:
+    """Incidents of findings with incident_id, the highest first: who, place, event ids, bits."""
+    events = between(warehouse.read(EVENTS), window.start.date(), window.end.date())
+    incidents = to_incidents(findings).join(to_incident_events(findings, events), "incident_id")
+    ordered = incidents.orderBy(F.desc("bits"), "incident_id")
+    return [list(row) for row in ordered.select("actor", "place", "evidence_event_ids", "bits").collect()]
 
 
 def formula() -> str:
@@ -117,24 +158,13 @@ def span_of(organisation: Organisation) -> tuple[datetime, datetime]:
 
 
 def seconds(organisation: Organisation, cache: Path) -> dict[str, float]:
-    """What each stage took, by the warehouse's own record."""
-    settings = play(organisation, cache)
-    assert settings.warehouse
-    with open_duckdb(settings.warehouse) as look:
-        runs = look.rows(RUNS)
-    return {name: took for run_ in runs for name, took in dict(run_["seconds"]).items()}
+    """What the stages took when the organisation was judged: history and score."""
+    folder, _ = play(organisation, cache)
+    found: dict[str, float] = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+    return found
 
 
-def _read(organisation: Organisation, settings: Settings) -> Found:
-    assert settings.warehouse
-    with open_duckdb(settings.warehouse) as look:
-        rows = look.rows(INCIDENTS, order=(("bits", "desc"), ("incident_id", "asc")))
-    return as_found(
-        organisation, [(r["actor"], r["place"], r["evidence_event_ids"] or (), r["bits"]) for r in rows]
-    )
-
-
-def as_found(organisation: Organisation, rows: Iterable[tuple[str, str, Sequence[str], float]]) -> Found:
+def as_found(organisation: Organisation, rows: Iterable[Sequence[Any]]) -> Found:
     """Incidents as they are measured, of (who, place, event ids, bits)."""
     by_id = {event.id: event for event in organisation.events}
     found, scores = [], []

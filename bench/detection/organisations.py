@@ -18,8 +18,9 @@ from sys import intern
 from typing import Any, NamedTuple
 
 import geoip2.database
+import pyarrow.parquet as pq
 
-from raretrail.cloudtrail.decode import decode_file
+from raretrail.cloudtrail.decode import FileResult, decode_file, events_batches
 from raretrail.cloudtrail.principals import load_rules
 from raretrail.geo.databases import local_path, resolve_city_database
 from raretrail.geo.locate import place_of
@@ -33,6 +34,7 @@ _VERSION = 1
 # The end of the name of an organisation seen without an ASN database.
 NO_ASN = " no ASN"
 _ROOT = Path(__file__).resolve().parents[2]
+_ROW_GROUP = 50_000
 _EPOCH_DAY = date(1970, 1, 1)
 _MEASURED = Shape(people=160, days=90, judged_days=30)
 
@@ -155,7 +157,7 @@ def organisations(cache: Path, wanted: Sequence[Shape], real: bool = False) -> I
 
 
 def organisation(cache: Path, shape: Shape, real: bool = False) -> Organisation:
-    """The organisation of this shape, from `cache` if it is there; else its trail stays there too."""
+    """The organisation of this shape, from `cache`; what `decoded` gives of it stays there too."""
     name = f"{shape.people}x{shape.days} seed {shape.seed} {shape.naming} {shape.addresses}"
     name += " real" if real else ""
     kept = cache / f"{name.replace(' ', '-')}.pickle"
@@ -167,6 +169,7 @@ def organisation(cache: Path, shape: Shape, real: bool = False) -> Organisation:
     shutil.rmtree(work, ignore_errors=True)
     write(work, shape, real)
     made = replace(load(work, name, shape), real=real)
+    shutil.rmtree(work / "trail")
     kept.write_bytes(pickle.dumps(((_VERSION, shape), made), protocol=5))
     return made
 
@@ -187,7 +190,7 @@ def write(folder: Path, shape: Shape, real: bool) -> None:
 def load(folder: Path, name: str, shape: Shape) -> Organisation:
     """Decode and locate what `simulate` wrote under `folder`."""
     labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-    events = read_events(folder / "trail")
+    events = read_events(folder)
     addresses = sorted({event.address for event in events})
     asn = geoip2.database.Reader(folder / "asn.mmdb") if shape.networks_db else None
     embedded = local_path(resolve_city_database(None).worker_path)
@@ -207,13 +210,40 @@ def load(folder: Path, name: str, shape: Shape) -> Organisation:
     )  # fmt: skip
 
 
-def read_events(trail: Path) -> list[Event]:
-    """Every event of a trail once, by time and id."""
+def decoded(folder: Path) -> Path:
+    """A Parquet file in folder with every record of its trail, as the job decodes it."""
+    kept = folder / "decoded.parquet"
+    if not kept.exists():
+        for _ in _decode(folder):
+            pass
+    return kept
+
+
+def _decode(folder: Path) -> Iterator[FileResult]:
+    """What each file of the folder's trail holds, which is written to `decoded` on the way."""
     rules = load_rules(_ROOT / "conf" / "principals.yml")
+    partial = folder / "decoded.partial"
+    writer: pq.ParquetWriter | None = None
+    results: list[FileResult] = []
+    for path in [*sorted((folder / "trail").rglob("*.json.gz")), None]:
+        if path:
+            results.append(decode_file(str(path), path.read_bytes(), rules=rules))
+            yield results[-1]
+        if sum(result.records for result in results) > _ROW_GROUP or not path:
+            for batch in events_batches(results, _ROW_GROUP):
+                writer = writer or pq.ParquetWriter(partial, batch.schema)
+                writer.write_batch(batch)
+            results = []
+    if writer:
+        writer.close()
+        partial.rename(folder / "decoded.parquet")
+
+
+def read_events(folder: Path) -> list[Event]:
+    """Every event of the folder's trail once, by time and id."""
     names = [column.name for column in DECODED_COLUMNS]
     seen: dict[tuple[str, str], Event] = {}
-    for path in sorted(trail.rglob("*.json.gz")):
-        result = decode_file(str(path), path.read_bytes(), rules=rules)
+    for result in _decode(folder):
         columns = dict(zip(names, result.columns, strict=True))
         wanted = (
             "event_time", "event_id", "recipient_account_id", "principal", "principal_kind",

@@ -28,18 +28,18 @@ from raretrail.baseline import uses as uses_room
 from raretrail.baseline.history import History
 from raretrail.detect import candidates, incidents, surprise
 from raretrail.detect.candidates import where_bits, with_bits
-from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
+from raretrail.detect.incidents import with_incident_id
 from raretrail.detect.sensitivity import HIGHEST
 from raretrail.session import close_session, open_session
 from raretrail.settings import Settings
-from raretrail.stages.baseline import between, known_uses
+from raretrail.stages.baseline import known_uses
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.score import Known, Window, judge, known_before
-from raretrail.tables import ANOMALIES, EVENTS, STAGED_ANOMALIES
+from raretrail.tables import ANOMALIES, STAGED_ANOMALIES
 from raretrail.warehouse import Warehouse
 
 from .__main__ import SEEDS
-from .engine import as_found, formula, play, span_of
+from .engine import as_found, formula, play, span_of, to_rows
 from .measure import BUDGETS, Measure, averages, measure
 from .organisations import Organisation, organisations, shapes
 
@@ -104,7 +104,7 @@ def main() -> None:
     ablation: dict[str, list[Measure]] = defaultdict(list)
     sensitivity: dict[str, list[Measure]] = defaultdict(list)
     for organisation in organisations(options.cache, wanted):
-        settings = play(organisation, options.cache)
+        _, settings = play(organisation, options.cache)
         spark = open_session(driver_memory=settings.spark.driver_memory)
         try:
             played = _opened(organisation, settings, spark)
@@ -222,15 +222,8 @@ def _chained(played: Played, findings: DataFrame) -> Measure:
 
 
 def _measured(played: Played, findings: DataFrame) -> Measure:
-    start, end = span_of(played.organisation)
-    events = between(played.warehouse.read(EVENTS), start.date(), end.date())
-    rows = (
-        to_incidents(findings)
-        .join(to_incident_events(findings, events), "incident_id")
-        .orderBy(F.desc("bits"), "incident_id")
-        .select("actor", "place", "evidence_event_ids", "bits")
-    )
-    return measure(played.organisation, *as_found(played.organisation, [tuple(r) for r in rows.collect()]))
+    rows = to_rows(played.warehouse, Window(*span_of(played.organisation)), findings)
+    return measure(played.organisation, *as_found(played.organisation, rows))
 
 
 @contextlib.contextmanager

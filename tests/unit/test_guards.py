@@ -15,7 +15,7 @@ from raretrail.detect.candidates import to_lookup, with_terms
 from raretrail.detect.sensitivity import Level
 from raretrail.tables import PLACES, STAGED_SURPRISES
 
-DAY = 20496  # a Wednesday
+DAY = 20496  # a Thursday
 NOON = datetime.fromtimestamp(DAY * 86400, UTC) + timedelta(hours=12)
 LEVELS = (Level(4, "hands out credentials", ("iam:CreateAccessKey",)),)
 # Ana as her colleagues know her: every use of hers, with its days, others and bits.
