@@ -259,61 +259,52 @@ def test_of_command_and_error_the_greater_counts(found: dict[str, Row]) -> None:
 
 # Kilometres between a point on the equator and one so many degrees further on it.
 DEGREE_KM = 111.19
+# Who: known cities as (degrees from the new one, accuracy radius), the new one's radius, days since they were
+# used; what is said of it: the nearest, the reach, whether that is near. None where nothing is known.
+NEAREST: dict[str, tuple[dict[str, tuple[float, int | None]], int | None, int, tuple[Any, ...] | None]] = {
+    "within near_km, whatever the radii": ({"home": (0.8, 5)}, 5, 3, ("home", 100.0, True)),
+    "beyond it": ({"home": (1.2, 5)}, 5, 3, ("home", 100.0, False)),
+    "133 km, of which the map may make up 150": ({"home": (1.2, 100)}, 50, 3, ("home", 150.0, True)),
+    "of which it may make up 105": ({"home": (1.2, 100)}, 5, 3, ("home", 105.0, False)),
+    "radii count for 200 km": ({"home": (1.7, 500)}, 500, 3, ("home", 200.0, True)),
+    "and no more": ({"home": (1.9, 500)}, 500, 3, ("home", 200.0, False)),
+    "a radius not told is 50 km": ({"home": (1.2, None)}, 100, 3, ("home", 150.0, True)),
+    "both not told": ({"home": (0.85, None)}, None, 3, ("home", 100.0, True)),
+    "the one that reaches is named": (
+        {"sharp": (-1.2, 5), "wide": (1.4, 190)}, 5, 3, ("wide", 195.0, True),
+    ),
+    "else the nearest": ({"sharp": (-1.2, 5), "wide": (1.9, 190)}, 5, 3, ("sharp", 100.0, False)),
+    "used yesterday": ({"home": (0.1, 5)}, 5, 1, ("home", 100.0, True)),
+    "used 90 days ago": ({"home": (0.1, 5)}, 5, 90, ("home", 100.0, True)),
+    "used 91 days ago": ({"home": (0.1, 5)}, 5, 91, None),
+    "used today": ({"home": (0.1, 5)}, 5, 0, None),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("degrees", "radii", "reach", "near"),
-    [
-        (0.8, (5, 5), 100.0, True),  # within baseline.near_km, whatever the radii
-        (1.2, (5, 5), 100.0, False),
-        (1.2, (100, 50), 150.0, True),  # 133 km, of which the map may have made up 150
-        (1.2, (100, 5), 105.0, False),
-        (1.7, (500, 500), 200.0, True),  # radii count for 200 km at most
-        (1.9, (500, 500), 200.0, False),
-        (1.2, (100, None), 150.0, True),  # a database without radii: 50 km
-        (0.85, (None, None), 100.0, True),
-    ],
-)
-def test_near_is_within_a_hundred_kilometres_or_both_radii(
-    spark: SparkSession, degrees: float, radii: tuple[int | None, int | None], reach: float, near: bool
-) -> None:
-    row = nearest(spark, {"home": (0.0, radii[0]), "new": (degrees, radii[1])}, known=("home",))
-    assert (row.near_reach_km, row.near, row.nearest_place) == (reach, near, "home")
-    assert row.nearest_place_km == pytest.approx(degrees * DEGREE_KM, abs=0.2)
-
-
-def test_the_place_that_vouches_for_a_new_one_is_named(spark: SparkSession) -> None:
-    """The nearest of those whose radii reach, though another is nearer and does not."""
-    spots = {"sharp": (-1.2, 5), "wide": (1.4, 190), "new": (0.0, 5)}
-    row = nearest(spark, spots, known=("sharp", "wide"))
-    assert (row.nearest_place, row.near, row.near_reach_km) == ("wide", True, 195.0)
-    row = nearest(spark, spots, known=("sharp",))
-    assert (row.nearest_place, row.near, row.near_reach_km) == ("sharp", False, 100.0)
-
-
-@pytest.mark.parametrize(
-    ("day", "known"), [(DAY, False), (DAY - 1, True), (DAY - 90, True), (DAY - 91, False)]
-)
-def test_only_places_of_the_ninety_days_before_are_known(spark: SparkSession, day: int, known: bool) -> None:
-    assert (nearest(spark, {"home": (0.1, 5), "new": (0.0, 5)}, ("home",), day) is not None) == known
-
-
-def nearest(
-    spark: SparkSession,
-    spots: dict[str, tuple[float, int | None]],
-    known: tuple[str, ...],
-    day: int = DAY - 3,
-) -> Any:
-    places = [
-        {**dict.fromkeys(PLACES.column_names), "source_ip_address": name, "geo_status": "city", "place": name,
-         "place_name": name, "latitude": 0.0, "longitude": degrees, "accuracy_radius": radius}
-        for name, (degrees, radius) in spots.items()
-    ]  # fmt: skip
-    return to_nearest(
-        spark.createDataFrame([(DAY, "ana", "new")], "as_of int, identity string, value string"),
+def test_near_is_within_a_hundred_kilometres_or_both_radii(spark: SparkSession) -> None:
+    places, known = [], []
+    for who, (cities, radius, ago, _) in NEAREST.items():
+        for city, (degrees, its_radius) in {**cities, "new": (0.0, radius)}.items():
+            value = f"{who}: {city}"
+            places.append(
+                {**dict.fromkeys(PLACES.column_names), "source_ip_address": value, "geo_status": "city",
+                 "place": value, "place_name": city, "latitude": 0.0, "longitude": degrees,
+                 "accuracy_radius": its_radius}
+            )  # fmt: skip
+            if city != "new":
+                known.append((who, value, DAY - ago))
+    found = to_nearest(
         spark.createDataFrame(
-            [("ana", name, day) for name in known], "identity string, value string, day int"
+            [(DAY, who, f"{who}: new") for who in NEAREST], "as_of int, identity string, value string"
         ),
+        spark.createDataFrame(known, "identity string, value string, day int"),
         to_coordinates(spark.createDataFrame(places, PLACES.spark_schema())),
         100.0,
-    ).first()
+    )
+    rows = {row.identity: row for row in found.collect()}
+    for who, (cities, _, _, said) in NEAREST.items():
+        row = rows.get(who)
+        assert (row and (row.nearest_place, row.near_reach_km, row.near)) == said, who
+        if row:
+            km = abs(cities[row.nearest_place][0]) * DEGREE_KM
+            assert row.nearest_place_km == pytest.approx(km, abs=0.2), who
