@@ -110,7 +110,7 @@ def found(spark: SparkSession) -> Iterator[dict[str, Row]]:
             "first_time": NOON, "last_time": NOON, "read_only": True, "accuracy_radius": 20,
             "time_zone": "UTC", "as_organization": "Telecom", "known_network_kind": None, "jump_km": None,
             "place": "nowhere", "area": "nowhere", "country": "XX", "network": "none", "prefix": "none",
-            "command": "s3:ListBuckets", "agent_family": "none", "error_code": "",
+            "command": "s3:ListBuckets", "agent_family": "none", "error_code": "", "late_minutes": 0,
         }  # fmt: skip
         for dimension, (value, use) in told["uses"].items():
             columns[COLUMNS.get(dimension, dimension)] = value
@@ -126,7 +126,8 @@ def found(spark: SparkSession) -> Iterator[dict[str, Row]]:
         "principal_kind string, source_ip_address string, event_count bigint, first_time timestamp, "
         "last_time timestamp, read_only boolean, accuracy_radius int, time_zone string, "
         "as_organization string, known_network_kind string, place string, area string, country string, "
-        "network string, prefix string, command string, agent_family string, error_code string"
+        "network string, prefix string, command string, agent_family string, error_code string, "
+        "late_minutes bigint"
     )
     names = [part.split()[0] for part in schema.split(", ")]
     rows = [tuple(candidate[name] for name in names) for candidate in candidates]
