@@ -86,7 +86,7 @@ def table(measures: dict[str, list[Measure]]) -> str:
     count = len(first)
     caps = ", ".join(f"{sum(m.cap[b] for m in first) / count:.2f}" for b in BUDGETS)
     lines = [
-        f"{count} organisations; counting alone allows {caps}.",
+        f"{count} organisation{'' if count == 1 else 's'}; counting alone allows {caps}.",
         "",
         "| scorer | " + " | ".join(f"recall @{b}" for b in BUDGETS) + " | G@30 | lowest @1 |",
         "|---|" + "---|" * (len(BUDGETS) + 2),
