@@ -712,7 +712,7 @@ aside AS (
   SELECT coalesce(account, 'all') AS recipient_account_id, count(*) AS pieces
   FROM (SELECT coalesce(recipient_account_id, '') AS account FROM quarantine WHERE file_date > {
         _since(7)
-    }) AS q
+    } AND reason <> 'superseded') AS q
   GROUP BY GROUPING SETS ((account), ())
 ),
 files AS (

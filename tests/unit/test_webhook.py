@@ -311,11 +311,12 @@ def test_a_run_is_told_where_alerts_go(environment: pytest.MonkeyPatch, tmp_path
         return SimpleNamespace(exit_code=0, messages=(), record=record)
 
     environment.setattr(stage, "run", ended)
-    environment.setattr(cli, "_spark", lambda settings: nullcontext())
-    assert cli.main(["run", "--quiet", "--conf", _conf(tmp_path, "https://a.example.com/x")]) == 0
+    environment.setattr(cli, "_spark", lambda settings, size: nullcontext())
+    options = ["run", "--quiet", "--warehouse", str(tmp_path / "w")]
+    assert cli.main([*options, "--conf", _conf(tmp_path, "https://a.example.com/x")]) == 0
     environment.setenv(SECRET_VARIABLE, SECRET.decode())
     environment.setenv(URL_VARIABLE, "https://b.example.com/y")
-    assert cli.main(["run", "--quiet", "--conf", _conf(tmp_path, "https://a.example.com/x")]) == 0
+    assert cli.main([*options, "--conf", _conf(tmp_path, "https://a.example.com/x")]) == 0
     assert told == [
         Target("https://a.example.com/x", None, 3.0, 500),
         Target("https://b.example.com/y", SECRET, 3.0, 500),
