@@ -162,8 +162,11 @@ class _Ended:
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> Any:
+def ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Makes `raretrail run` end as asked, without Spark: what is tested is what comes after."""
+    # What there is to read says how large a session is opened.
+    (tmp_path / "t").mkdir()
+    monkeypatch.chdir(tmp_path)
 
     def end(with_what: int | Exception) -> None:
         def run(*args: Any, progress: Any, **kwargs: Any) -> _Ended:
@@ -178,7 +181,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(cli, "close_session", lambda spark: None, raising=False)
         import contextlib
 
-        monkeypatch.setattr(cli, "_spark", lambda settings: contextlib.nullcontext())
+        monkeypatch.setattr(cli, "_spark", lambda settings, size: contextlib.nullcontext())
 
     return end
 
