@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from raretrail.backtest import Period
     from raretrail.look import Look
     from raretrail.monitoring import JsonLog, Level
+    from raretrail.session import SessionSettings
     from raretrail.settings import Settings
+    from raretrail.stages.run import Ended
 
 STEPS = {
     "run": ("ingest", "baseline", "score", "publish"),
+    "watch": ("ingest", "baseline", "score", "publish"),
     "ingest": ("ingest",),
     "baseline": ("baseline",),
     "score": ("score",),
@@ -72,10 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        lines = str(error).strip().splitlines() or ["no message"]
         hint = "" if debug else "; --debug shows where"
-        _say(arguments, "error", f"failed: {type(error).__name__}: {lines[0][:400]}{hint}")
+        _say(arguments, "error", _in_a_line(error) + hint)
         return EXIT_FAILED
+
+
+def _in_a_line(error: Exception) -> str:
+    if isinstance(error, RaretrailError):
+        return str(error)
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"failed: {type(error).__name__}: {lines[0][:400]}"
 
 
 def step_main(step: str, argv: Sequence[str] | None = None) -> int:
@@ -99,8 +108,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--debug", action="store_true", help="print a traceback when something fails")
         return sub
 
-    for name in STEPS:
-        _add_run_options(command(name, _HELP[name], _run_command))
+    for name in _HELP:
+        run = command(name, _HELP[name], _run_command)
+        _add_run_options(run)
+        _add_history_options(run)
+
+    watch = command("watch", "the scheduled job as one resident process", _watch)
+    _add_run_options(watch)
+    watch.set_defaults(as_of=None)
+    watch.add_argument(
+        "--every", type=_duration, default="15m", metavar="15m", help="from start to start (default: 15m)"
+    )
+    watch.add_argument("--runs", type=int, metavar="N", help="end after so many runs (default: never)")
 
     demo = command("demo", "simulate a small organisation, run everything, show what was found", _demo)
     demo.add_argument("--out", default="demo", help="folder for it (default: demo)")
@@ -231,9 +250,6 @@ def _add_warehouse_options(sub: argparse.ArgumentParser) -> None:
 
 def _add_run_options(sub: argparse.ArgumentParser) -> None:
     _add_place_options(sub)
-    sub.add_argument("--as-of", type=_moment, metavar="TIME", help="taken as now (default: now)")
-    sub.add_argument("--from", dest="start", type=_moment, metavar="DATE", help="play history from here")
-    sub.add_argument("--to", dest="end", type=_moment, metavar="DATE", help="to here, exclusive")
     sub.add_argument("--lookback", metavar="2h", help="buckets judged again by every run")
     sub.add_argument("--history", metavar="90d", help="older deliveries are left alone")
     sub.add_argument(
@@ -250,6 +266,12 @@ def _add_run_options(sub: argparse.ArgumentParser) -> None:
         help="exit code of a held run, for schedulers that retry whatever fails (default: 3)",
     )
     sub.add_argument("--print-settings", action="store_true", help="show the settings and where each is from")
+
+
+def _add_history_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--as-of", type=_moment, metavar="TIME", help="taken as now (default: now)")
+    sub.add_argument("--from", dest="start", type=_moment, metavar="DATE", help="play history from here")
+    sub.add_argument("--to", dest="end", type=_moment, metavar="DATE", help="to here, exclusive")
 
 
 def _add_look_options(sub: argparse.ArgumentParser, formats: Sequence[str] = ()) -> None:
@@ -269,6 +291,16 @@ def _moment(text: str) -> datetime:
             f"{text!r} is no date or time: write 2026-02-15 or 2026-02-15T14:30Z"
         ) from None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _duration(text: str) -> timedelta:
+    """A length of time as argparse takes it."""
+    from raretrail.settings import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, str]]:
@@ -301,45 +333,80 @@ def _run_command(arguments: argparse.Namespace) -> int:
         _print_settings(settings, sources)
         return EXIT_DONE
     now = datetime.now(UTC)
-    as_of = arguments.as_of or now
     span = _span(arguments, now)
-    if as_of > now + timedelta(hours=1):
-        raise UsageError(f"--as-of {as_of:%Y-%m-%dT%H:%MZ} lies in the future")
+    if (arguments.as_of or now) > now + timedelta(hours=1):
+        raise UsageError(f"--as-of {arguments.as_of:%Y-%m-%dT%H:%MZ} lies in the future")
     from raretrail.alerts.webhook import target_of
 
-    target = target_of(settings.alerts.webhook)
+    target_of(settings.alerts.webhook)
     _need_spark()
-    from raretrail import monitoring
+    _log_as(arguments, settings)
+    with (
+        _telling_of_failure(arguments, settings),
+        _spark(settings) as spark,
+        _progress(arguments.quiet, arguments.log) as progress,
+    ):
+        ended = _run(arguments, settings, spark, progress, now, span)
+    return _after_run(arguments, settings, ended)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    settings: Settings,
+    spark: SparkSession,
+    progress: Callable[[str], None],
+    now: datetime,
+    span: tuple[datetime, datetime] | None = None,
+) -> Ended:
+    """One run of the stages that the command names."""
+    from raretrail.alerts.webhook import target_of
     from raretrail.stages.run import run
 
+    return run(
+        spark,
+        settings,
+        as_of=arguments.as_of or now,
+        span=span,
+        steps=STEPS[arguments.name],
+        progress=progress,
+        target=target_of(settings.alerts.webhook),
+    )
+
+
+def _log_as(arguments: argparse.Namespace, settings: Settings) -> None:
+    from raretrail.monitoring import JsonLog
+
     if settings.monitoring.log_format == "json":
-        arguments.log = monitoring.JsonLog()
-    metrics = settings.monitoring.metrics_file
-    warnings: list[str | None] = []
+        arguments.log = JsonLog()
+
+
+@contextmanager
+def _telling_of_failure(arguments: argparse.Namespace, settings: Settings) -> Iterator[None]:
+    """The metrics file says so of a run that ends without a record of its own."""
     try:
-        with _spark(settings) as spark, _progress(arguments.quiet, arguments.log) as progress:
-            ended = run(
-                spark,
-                settings,
-                as_of=as_of,
-                span=span,
-                steps=STEPS[arguments.name],
-                progress=progress,
-                target=target,
-            )
+        yield
     except Exception as error:
-        if metrics:
+        if metrics := settings.monitoring.metrics_file:
+            from raretrail.monitoring import write_metrics
+
             code = error.exit_code if isinstance(error, RaretrailError) else EXIT_FAILED
-            _warn(arguments, monitoring.write_metrics(metrics, None, code, datetime.now(UTC)))
+            _warn(arguments, write_metrics(metrics, None, code, datetime.now(UTC)))
         raise
-    if metrics:
+
+
+def _after_run(arguments: argparse.Namespace, settings: Settings, ended: Ended) -> int:
+    """Tell metrics, heartbeat, log and whoever reads along how a run ended; the exit code."""
+    from raretrail import monitoring
+
+    warnings: list[str | None] = []
+    if metrics := settings.monitoring.metrics_file:
         code = ended.exit_code
         warnings.append(monitoring.write_metrics(metrics, ended.record, code, datetime.now(UTC)))
     url = monitoring.heartbeat_url(settings.monitoring.heartbeat_url)
     if url and ended.exit_code == EXIT_DONE:
         warnings.append(monitoring.send_heartbeat(url))
     if arguments.format == "json":
-        print(json.dumps(ended.record, default=_plain))
+        print(json.dumps(ended.record, default=_plain), flush=True)
     else:
         _tell(ended.record)
         if settings.warehouse and ended.record["counts"].get("incidents"):
@@ -348,6 +415,62 @@ def _run_command(arguments: argparse.Namespace) -> int:
     if arguments.log:
         arguments.log.write("info", "ended", exit_code=ended.exit_code, **ended.record)
     return arguments.held_exit if ended.exit_code == EXIT_HELD else ended.exit_code
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    settings, sources = _settings(arguments)
+    if arguments.print_settings:
+        _print_settings(settings, sources)
+        return EXIT_DONE
+    if arguments.every <= timedelta(0):
+        raise UsageError("--every must be longer than nothing")
+    if arguments.runs is not None and arguments.runs < 1:
+        raise UsageError("--runs starts at 1")
+    from raretrail.alerts.webhook import target_of
+
+    target_of(settings.alerts.webhook)
+    _need_spark()
+    from raretrail.session import Resident, in_words
+    from raretrail.watch import Watch, stopped_by_signals
+
+    _log_as(arguments, settings)
+    code = EXIT_DONE
+    with (
+        stopped_by_signals(lambda text: _inform(arguments, text)) as (stop, take_signals),
+        _progress(arguments.quiet, arguments.log) as progress,
+    ):
+
+        def once(spark: SparkSession) -> None:
+            nonlocal code
+            # Opening a session takes SIGINT away from us.
+            take_signals()
+            if arguments.log:
+                arguments.log.begin()
+            # As a process of its own would, each run goes by the settings as they are now.
+            now_set, _ = _settings(arguments)
+            with _telling_of_failure(arguments, now_set):
+                try:
+                    ended = _run(arguments, now_set, spark, progress, datetime.now(UTC))
+                except Exception as error:
+                    raise in_words(error) from error
+            code = _after_run(arguments, now_set, ended)
+            sys.stdout.flush()
+
+        def failed(error: Exception) -> None:
+            nonlocal code
+            code = error.exit_code if isinstance(error, RaretrailError) else EXIT_FAILED
+            _say(arguments, "error", _in_a_line(error))
+
+        watch = Watch(
+            every=arguments.every,
+            sessions=Resident(_session_settings(settings), take_signals),
+            runs=arguments.runs,
+            tell=lambda text: _inform(arguments, text),
+            failed=failed,
+        )
+        watch.watch(once, stop)
+        # Being told to stop is no failure; a number of runs ends as the last of them did.
+        return EXIT_DONE if stop.is_set() else code
 
 
 def _span(arguments: argparse.Namespace, now: datetime) -> tuple[datetime, datetime] | None:
@@ -773,6 +896,17 @@ def _spark(settings: Settings) -> Iterator[SparkSession]:
         close_session(spark)
 
 
+def _session_settings(settings: Settings) -> SessionSettings:
+    from raretrail.session import SessionSettings
+
+    return SessionSettings(
+        remote=settings.spark.remote,
+        driver_memory=settings.spark.driver_memory,
+        cores=settings.spark.cores,
+        ui=settings.spark.ui,
+    )
+
+
 def _need_spark() -> None:
     """UsageError where pyspark is not installed, before anything imports it."""
     if find_spec("pyspark") is None:
@@ -792,6 +926,11 @@ def _say(arguments: argparse.Namespace, level: Level, message: str, **fields: An
 
         # Names of files, and what records hold, do nothing to the terminal.
         print("raretrail:", "\n".join(map(inert, message.split("\n"))), file=sys.stderr)
+
+
+def _inform(arguments: argparse.Namespace, message: str) -> None:
+    if arguments.log or not arguments.quiet:
+        _say(arguments, "info", message)
 
 
 def _warn(arguments: argparse.Namespace, *messages: str | None) -> None:

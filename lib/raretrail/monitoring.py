@@ -42,6 +42,10 @@ class JsonLog:
     ) -> None:
         self._stream = stream or sys.stderr
         self._clock = clock
+        self.begin()
+
+    def begin(self) -> None:
+        """From here on lines belong to another invocation: a resident process has one a run."""
         self.invocation = uuid.uuid4().hex[:8]
 
     def write(self, level: Level, message: str, **fields: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,10 +52,24 @@ _S3 = {
     "spark.hadoop.delta.enableFastS3AListFrom": "true",
 }
 
+_KEPT_FOR_THE_UI = (
+    "spark.ui.retainedJobs",
+    "spark.ui.retainedStages",
+    "spark.ui.retainedTasks",
+    "spark.sql.ui.retainedExecutions",
+)
+
 # C1 and the serial collector more than halve a small run, which is mostly start-up and compiling.
 _JVM_FLAGS = {
     # With C1 alone the code cache is 48 MB, which a run fills; then nothing is compiled any more.
-    "small": ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=192m", "-XX:+UseSerialGC"],
+    # The heap shrinks when a resident process rests.
+    "small": [
+        "-XX:TieredStopAtLevel=1",
+        "-XX:ReservedCodeCacheSize=192m",
+        "-XX:+UseSerialGC",
+        "-XX:MinHeapFreeRatio=10",
+        "-XX:MaxHeapFreeRatio=30",
+    ],
     "large": ["-XX:+UseParallelGC"],
 }
 
@@ -145,13 +160,47 @@ def close_session(spark: SparkSession) -> None:
     if _opened is None or _opened.spark is not spark:
         return
     opened, _opened = _opened, None
-    try:
+    if opened.scratch is None:
         spark.stop()
-        if opened.scratch is not None:
-            _end_jvm()
+        return
+    try:
+        with warnings.catch_warnings(), suppress(Exception):
+            # A JVM that is gone already can be told nothing, and need not be.
+            warnings.simplefilter("ignore")
+            spark.stop()
+        _end_jvm()
     finally:
-        if opened.scratch is not None:
-            shutil.rmtree(opened.scratch, ignore_errors=True)
+        shutil.rmtree(opened.scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Sessions of a process that stays: opened with the same settings each time.
+
+    opened is called once a session is there, since Spark puts a signal handler of its own in place.
+    """
+
+    settings: SessionSettings
+    opened: Callable[[], None] = lambda: None
+
+    def open(self) -> SparkSession:
+        """A new session, or the one the surroundings give."""
+        spark = open_session(self.settings)
+        self.opened()
+        return spark
+
+    def rest(self, spark: SparkSession) -> None:
+        """Have the JVM of a session on this machine give back the memory that the next run will not miss."""
+        if _opened is not None and _opened.spark is spark and _opened.origin == "local":
+            from pyspark import SparkContext
+
+            with suppress(Exception):  # a JVM that has died is met by the next run
+                SparkContext._jvm.java.lang.System.gc()  # type: ignore[union-attr]
+
+    def close(self, spark: SparkSession) -> None:
+        """End the session if it was opened here; whatever state it is in, the next one is a new one."""
+        with suppress(Exception):
+            close_session(spark)
 
 
 @atexit.register
@@ -160,44 +209,11 @@ def _close_at_exit() -> None:
         close_session(_opened.spark)
 
 
-def prepare() -> None:
-    """Make later starts fast and prove that this installation works.
-
-    In one local session: writes, merges and reads a small Delta table through a Python worker, and
-    keeps an archive of the classes this loaded. RaretrailError if any of it fails.
-    """
-    from pyspark.sql import functions as F
-
-    java = runtime.find_java()
-    archive = runtime.class_archive(java)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = archive.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)
-    archives = runtime.can_archive(java)
-    settings = SessionSettings(app_name="raretrail setup", driver_memory="1g")
-    sharing = [f"-XX:ArchiveClassesAtExit={unfinished}"] if archives else []
-    with tempfile.TemporaryDirectory(prefix="raretrail-") as folder:
-        table = f"delta.`{folder}/table`"
-        spark = _open_local(settings, "local", sharing)
-        try:
-            rows = spark.range(100).select("id", F.timestamp_micros("id").alias("at"))
-            rows.write.format("delta").save(f"{folder}/table")
-            later = spark.range(50, 150).select("id", F.timestamp_micros("id").alias("at"))
-            later.createOrReplaceTempView("later")
-            spark.sql(
-                f"MERGE INTO {table} t USING later s ON t.id = s.id "
-                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-            ).collect()
-            copied = spark.table(table).mapInArrow(lambda batches: batches, rows.schema)
-            found = copied.count()
-        except Exception as error:
-            raise RaretrailError(f"Spark runs, but not Delta: {_first_line(error)}") from error
-        finally:
-            close_session(spark)
-    if found != 150:
-        raise RaretrailError(f"Spark and Delta run, but a merge gave {found} rows instead of 150")
-    if unfinished.is_file():
-        os.replace(unfinished, archive)
+def open_to_archive(settings: SessionSettings, archive: Path | None) -> SparkSession:
+    """A local session that uses no archive of classes and, when it ends, leaves one of all it loaded."""
+    _use_utc()
+    _hush_python()
+    return _open_local(settings, "local", [f"-XX:ArchiveClassesAtExit={archive}"] if archive else [])
 
 
 def _active_session() -> SparkSession | None:
@@ -403,6 +419,10 @@ def local_conf(
         "spark.sql.warehouse.dir": (scratch / "warehouse").as_uri(),
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
+        # Nobody looks at what was done long ago, and a resident process would keep it.
+        **dict.fromkeys(_KEPT_FOR_THE_UI, "100"),
+        # Where each column expression was written costs more calls into the JVM than the expression.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         **_WRITING,
         "spark.sql.shuffle.partitions": str(_cores(settings.cores)),
@@ -453,17 +473,25 @@ def _first_line(error: Exception) -> str:
 def _end_jvm() -> None:
     """End the JVM, so that the next session starts one with its own memory and flags."""
     from pyspark import SparkContext
+    from pyspark.sql import SparkSession
 
     gateway = SparkContext._gateway
     if gateway is None:
         return
     process = getattr(gateway, "proc", None)
-    gateway.shutdown()
+    with suppress(Exception):
+        gateway.shutdown()
     SparkContext._gateway = None
     SparkContext._jvm = None
+    # What a stop leaves behind where the JVM died before it.
+    SparkContext._active_spark_context = None
+    SparkSession._instantiatedSession = None
     if process is not None:
         process.stdin.close()
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def in_words(error: Exception) -> Exception:

@@ -38,7 +38,7 @@ def raretrail_commands(text: str) -> list[list[str]]:
     return found
 
 
-COMMANDS = {"run", "baseline", "maintain", "doctor"}
+COMMANDS = {"run", "watch", "baseline", "maintain", "doctor"}
 
 
 def test_cron_lines_are_five_times_a_user_and_commands_that_are_ones() -> None:
@@ -77,11 +77,14 @@ def test_systemd_units_run_commands_that_are_ones() -> None:
             words = shlex.split(line)
             assert words[0] == "/opt/raretrail/bin/raretrail"
             ran.append(accepted(words[1:]).name)
-    assert sorted(ran) == ["baseline", "doctor", "maintain", "run"]
+    assert sorted(ran) == ["baseline", "doctor", "maintain", "run", "watch"]
     for timer in DEPLOY.glob("systemd/*.timer"):
         assert timer.with_suffix(".service").is_file()
     run = (DEPLOY / "systemd" / "raretrail.service").read_text()
     assert f"SuccessExitStatus={EXIT_BUSY}\n" in run
+    watch = (DEPLOY / "systemd" / "raretrail-watch.service").read_text()
+    assert f"RestartPreventExitStatus={EXIT_USAGE}\n" in watch
+    assert "KillMode=mixed\n" in watch, "a run that is to end needs its JVM"
 
 
 def test_kubernetes_runs_one_at_a_time_and_retries_only_what_may_mend() -> None:
