@@ -126,9 +126,10 @@ def known_changes(warehouse: Warehouse, end: date) -> DataFrame:
     return between(warehouse.read(CHANGES_DAILY), end - timedelta(days=_HELD_DAYS), end)
 
 
-def stored_days(warehouse: Warehouse) -> list[date]:
-    """The days the warehouse has a snapshot of, ascending."""
-    rows = warehouse.read(BASELINE_DIMENSION).select("as_of").distinct().collect()
+def stored_days(warehouse: Warehouse, first: date, last: date) -> list[date]:
+    """The days from first to last that the warehouse has a snapshot of, ascending."""
+    within = F.col("as_of").between(F.lit(first), F.lit(last))
+    rows = warehouse.read(BASELINE_DIMENSION).where(within).select("as_of").distinct().collect()
     return sorted(row["as_of"] for row in rows)
 
 
@@ -173,19 +174,20 @@ def advance_baseline(
     changed are the days whose facts this run wrote; uses, where the run has them already, are those
     of the days before as_of at least. Says what it did: 'kept', 'advanced' or 'built'.
     """
-    first = first_fact_day(warehouse)
-    if first is None or first >= as_of:
-        return "kept"
-    stored = [day for day in stored_days(warehouse) if day <= as_of]
+    # An older snapshot would not be walked from; looking for one would take longer with every day.
+    stored = stored_days(warehouse, as_of - timedelta(days=_WALKED_DAYS), as_of)
     latest = stored[-1] if stored else None
     stale = sorted(day for day in changed if latest and as_of - timedelta(days=WINDOW_DAYS) <= day < latest)
     if latest == as_of and not stale:
+        return "kept"
+    first = first_fact_day(warehouse)
+    if first is None or first >= as_of:
         return "kept"
     ensure_known_places(warehouse, geo, as_of, now)
     moved = _withhold(warehouse, as_of)
     if latest:
         stale = sorted({*stale, *(day for day in moved if day < latest)})
-    if latest is None or (as_of - latest).days > _WALKED_DAYS:
+    if latest is None:
         _build(warehouse, geo, as_of, first, uses or known_uses(warehouse, geo, as_of, as_of))
         return "built"
     if stale:
@@ -262,7 +264,7 @@ def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date, uses: Known
 def _advance(
     warehouse: Warehouse, geo: Geo, old: date, new: date, changed: Collection[date], first: date
 ) -> None:
-    known = set(stored_days(warehouse))
+    known = set(stored_days(warehouse, min(changed), max(changed)))
     for day in changed:
         if day in known:
             warehouse.replace(

@@ -125,11 +125,13 @@ def _calibrated(
     settings: Settings,
     stay: DataFrame,
     incidents: DataFrame,
-    days: Collection[date],
+    days: Sequence[date],
     judged: Collection[date],
 ) -> DataFrame:
-    """The calibrations of the days; those not there yet are made of the incidents before each."""
-    stored = warehouse.read(CALIBRATIONS).where(F.col("settings_hash") == settings.hash)
+    """The calibrations of the days and of the time their incidents reach back. Of the days those not there
+    yet are made of the incidents before each."""
+    since = days[0] - timedelta(days=2 * _CHAIN_DAYS)
+    stored = _calibrations(warehouse, settings, since)
     known = {row["as_of"] for row in stored.select("as_of").collect()}
     missing = [day for day in days if day not in known]
     if missing:
@@ -142,7 +144,13 @@ def _calibrated(
         basis = others.select("first_date", "bits").unionByName(incidents.select("first_date", "bits"))
         rows = to_calibrations(warehouse.spark, basis, missing, judged)
         warehouse.merge(CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[])
-    return warehouse.read(CALIBRATIONS).where(F.col("settings_hash") == settings.hash)
+    return _calibrations(warehouse, settings, since)
+
+
+def _calibrations(warehouse: Warehouse, settings: Settings, since: date) -> DataFrame:
+    return warehouse.read(CALIBRATIONS).where(
+        (F.col("settings_hash") == settings.hash) & (F.col("as_of") >= F.lit(since))
+    )
 
 
 def _publish_incidents(
@@ -158,10 +166,12 @@ def _publish_incidents(
     spark = warehouse.spark
     # Incidents that lost all their findings, to another incident or to a revision.
     since = window.days[0] - timedelta(days=2 * _CHAIN_DAYS)
+    lately = F.col("first_date") >= F.lit(since)
+    their = warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since - timedelta(days=1)))
     gone = (
         warehouse.read(INCIDENTS)
-        .where(F.col("first_date") >= F.lit(since))
-        .join(warehouse.read(ANOMALIES), "incident_id", "left_anti")
+        .where(lately)
+        .join(their, "incident_id", "left_anti")
         .select("incident_id")
         .collect()
     )
@@ -172,7 +182,7 @@ def _publish_incidents(
         return Published(0, 0, 0, 0, 0)
     start, end = span["start"].date(), span["end"].date() + timedelta(days=1)
     events = between(warehouse.read(EVENTS), start, end)
-    known = warehouse.read(INCIDENTS).select("incident_id", "alerted_at", "alert_revision")
+    known = warehouse.read(INCIDENTS).where(lately).select("incident_id", "alerted_at", "alert_revision")
     # Every answer beside them asks for them once more.
     incidents = warehouse.stage(
         "incidents", incidents.join(to_incident_events(findings, events), "incident_id", "left")
@@ -190,10 +200,9 @@ def _publish_incidents(
         # Of the same commit as alerted_at, so that no alert is lost to a run that ends here.
         revision = F.coalesce(F.col("alert_revision") + 1, F.lit(0))
         rows = rows.withColumn("alert_revision", F.when(chosen, revision).otherwise(F.col("alert_revision")))
-    warehouse.merge(INCIDENTS, rows)
-    written = warehouse.read(INCIDENTS).join(
-        F.broadcast(incidents.select("incident_id")), "incident_id", "left_semi"
-    )
+    warehouse.merge(INCIDENTS, rows, only=f"t.first_date >= DATE'{since}'")
+    ours = F.broadcast(incidents.select("incident_id"))
+    written = warehouse.read(INCIDENTS).where(lately).join(ours, "incident_id", "left_semi")
     counts = written.agg(
         F.count(F.lit(1)).alias("incidents"),
         F.count_if(F.col("alerted_at") == F.lit(now)).alias("alerts"),

@@ -241,7 +241,7 @@ def known_before(warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUs
 
 def _is_stored(warehouse: Warehouse, days: list[date]) -> bool:
     """Whether few days are judged, and by snapshots that are there."""
-    return len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse))
+    return len(days) <= _FEW_DAYS and set(days) <= set(stored_days(warehouse, days[0], days[-1]))
 
 
 def _time(time: datetime) -> str:
