@@ -148,7 +148,7 @@ def stored_history(
 ) -> History:
     """What was known before each of these days of what was used on it, from their stored snapshots."""
     uses, pairs = located_uses(warehouse, geo, min(days), max(days) + timedelta(days=1), presence)
-    uses = warehouse.stage("uses_of_days", uses)
+    uses = warehouse.stage("uses_of_days", uses, few=True)
     parts = []
     for day in sorted(days):
         this = F.col("day") == F.unix_date(F.lit(day))

@@ -85,6 +85,7 @@ def publish(
         with_incident_id(
             published.unionByName(untouched.select(*published.columns)), settings.score.incident_gap
         ),
+        few=True,
     )
     marked = with_suppressed_by(chained.withColumnRenamed("suppressed_by", "was_by"), rules)
     moved = marked.join(
@@ -185,7 +186,7 @@ def _publish_incidents(
     known = warehouse.read(INCIDENTS).where(lately).select("incident_id", "alerted_at", "alert_revision")
     # Every answer beside them asks for them once more.
     incidents = warehouse.stage(
-        "incidents", incidents.join(to_incident_events(findings, events), "incident_id", "left")
+        "incidents", incidents.join(to_incident_events(findings, events), "incident_id", "left"), few=True
     )
     rows = with_incident_evidence(warehouse, settings, incidents, findings, start, end)
     rows = rows.join(known, "incident_id", "left")
