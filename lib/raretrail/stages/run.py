@@ -31,6 +31,7 @@ from raretrail.stages.check import check, check_coverage, prepare_check
 from raretrail.stages.coverage import cover, judged_hours
 from raretrail.stages.ingest import ingest
 from raretrail.stages.locating import Geo, open_geo
+from raretrail.stages.maintain import compact_day
 from raretrail.stages.publish import publish
 from raretrail.stages.score import Window, bucket_of, input_versions, score, window_events
 from raretrail.stages.verdicts import Said, lay_on, read_said
@@ -145,6 +146,9 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
     if "ingest" in steps:
         with this.stage("ingest"):
             _ingest(this, earlier)
+            if not this.span:
+                for day in this.record["event_days"]:
+                    compact_day(this.warehouse, day, earlier)
     if "publish" in steps and (this.span or this.record["counts"].get("files_new")):
         prepare_check(this.settings)
     upto = (this.span[1] if this.span else this.as_of).date()
