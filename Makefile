@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-connect test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-cluster bench-detection bench-elsewhere bench-variations
+.PHONY: help setup demo test test-slow test-connect test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-scheduled bench-upkeep bench-cluster bench-detection bench-elsewhere bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,13 @@ bench: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
 bench-cluster: ## One worker and two on S3, the main job (ARGS=--people=20)
 	@$(SETUP) --dev
 	@.venv/bin/python bench/cluster.py --into docs/object-storage.md $(ARGS)
+bench-scheduled: ## The scheduled run beside Spark's defaults, on 400 days, resident (ARGS=--repeat=3)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m scheduled --into ../docs/performance.md $(ARGS)
+
+bench-upkeep: ## Files and log entries after 10,000 scheduled runs (ARGS=--runs=N)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m scheduled.upkeep --into ../docs/performance.md $(ARGS)
 
 bench-detection: ## Recall at a budget on simulated organisations (about an hour; ARGS=--seeds=21)
 	@$(SETUP) --dev
