@@ -61,6 +61,7 @@ bench: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
 bench-cluster: ## One worker and two on S3, the main job (ARGS=--people=20)
 	@$(SETUP) --dev
 	@.venv/bin/python bench/cluster.py --into docs/object-storage.md $(ARGS)
+
 bench-scheduled: ## The scheduled run beside Spark's defaults, on 400 days, resident (ARGS=--repeat=3)
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m scheduled --into ../docs/performance.md $(ARGS)
