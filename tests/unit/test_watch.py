@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from raretrail.errors import BusyError, RaretrailError, SparkError, UsageError
+from raretrail import cli
+from raretrail.errors import (
+    EXIT_DONE,
+    EXIT_HELD,
+    EXIT_USAGE,
+    BusyError,
+    RaretrailError,
+    SparkError,
+    UsageError,
+)
+from raretrail.settings import Settings
+from raretrail.stages.run import Ended
 from raretrail.watch import Watch, stopped_by_signals
 
 QUARTER = timedelta(minutes=15)
@@ -177,3 +190,102 @@ def test_a_signal_during_a_run_lets_it_end_and_a_second_one_does_not() -> None:
     stopped = threading.Event()
     assert Watch(every=QUARTER, sessions=sessions).watch(stopping, stopped) == 1
     assert sessions.done[-1] == "close 1"
+
+
+class Resident:
+    """In place of Spark's sessions; what the command does around them is real."""
+
+    opened = 0
+
+    def __init__(self, settings: object, opened: Callable[[], None]) -> None:
+        self._opened = opened
+
+    def open(self) -> str:
+        Resident.opened += 1
+        self._opened()
+        return f"session {Resident.opened}"
+
+    def rest(self, session: str) -> None:
+        pass
+
+    def close(self, session: str) -> None:
+        pass
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings with a metrics file and a log of JSON; sessions that start nothing."""
+    monkeypatch.setattr("raretrail.session.Resident", Resident)
+    monkeypatch.setattr(cli, "_get_ready", lambda settings, steps: None)
+    monkeypatch.setattr(Resident, "opened", 0)
+    monkeypatch.delenv("RARETRAIL_HEARTBEAT_URL", raising=False)
+    path = tmp_path / "settings.yml"
+    path.write_text(
+        f"warehouse: {tmp_path}\ntrail: [{tmp_path}]\nscore: {{lookback: 2h}}\n"
+        f"monitoring: {{metrics_file: {tmp_path / 'metrics.prom'}, log_format: json}}\n"
+    )
+    return path
+
+
+def ended(number: int, status: str = "done") -> Ended:
+    record = {
+        "run_id": f"run {number}", "status": status, "mode": "scheduled", "geo_build": "", "held_scopes": [],
+        "counts": {}, "seconds": {"ingest": 1.0}, "window_from": None, "window_to": None,
+    }  # fmt: skip
+    return Ended(EXIT_DONE if status == "done" else EXIT_HELD, (), record)
+
+
+def test_each_run_goes_by_the_settings_as_they_are_and_tells_as_one_of_its_own(
+    conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[str, timedelta]] = []
+
+    def run(spark: str, settings: Settings, **given: object) -> Ended:
+        assert given["span"] is None
+        assert given["steps"] == cli.STEPS["run"]
+        seen.append((spark, settings.score.lookback))
+        conf.write_text(conf.read_text().replace("lookback: 2h", "lookback: 3h"))
+        if len(seen) == 2:
+            raise RuntimeError("the JVM went")
+        return ended(len(seen))
+
+    monkeypatch.setattr("raretrail.stages.run.run", run)
+    words = ["watch", "--every", "1s", "--runs", "3", "--conf", str(conf), "--format", "json"]
+    assert cli.main(words) == EXIT_DONE
+    hours = [timedelta(hours=n) for n in (2, 3, 3)]
+    assert seen == list(zip(["session 1", "session 1", "session 2"], hours, strict=True))
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["run_id"] for line in out.splitlines()] == ["run 1", "run 3"]
+    lines = [json.loads(line) for line in err.splitlines()]
+    told = [(line["level"], line["message"]) for line in lines if line["message"] != "ingest"]
+    assert told == [("info", "ended"), ("error", "failed: RuntimeError: the JVM went"), ("info", "ended")]
+    assert len({line["invocation"] for line in lines}) == 3
+    assert "raretrail_last_run_exit_code 0" in (conf.parent / "metrics.prom").read_text()
+
+
+def test_a_number_of_runs_ends_as_the_last_of_them_did(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter(["done", "held"])
+    monkeypatch.setattr("raretrail.stages.run.run", lambda spark, settings, **given: ended(1, next(states)))
+    words = ["watch", "--every", "1s", "--runs", "2", "--conf", str(conf)]
+    assert cli.main([*words, "--held-exit", "9"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--every", "soon"], "is no duration"),
+        (["--every", "0s"], "longer than nothing"),
+        (["--runs", "0"], "starts at 1"),
+        (["--as-of", "2026-03-01"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_words_are_refused(
+    conf: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = cli.main(["watch", "--conf", str(conf), *words])
+    except SystemExit as error:  # how argparse refuses
+        code = int(str(error.code))
+    assert code == EXIT_USAGE
+    assert said in capsys.readouterr().err
+    assert Resident.opened == 0
