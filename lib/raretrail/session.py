@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -47,6 +48,13 @@ _S3 = {
         "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
     ),
     "spark.hadoop.fs.s3a.create.conditional.enabled": "true",
+    # What fails is asked again by s3a itself, with pauses that double from half a second; each time the SDK
+    # below it asks three times, not five, or one object costs forty-five requests. A server that does not
+    # answer is given up after a minute, not after 200 seconds for each of them.
+    "spark.hadoop.fs.s3a.retry.limit": "7",
+    "spark.hadoop.fs.s3a.attempts.maximum": "3",
+    "spark.hadoop.fs.s3a.connection.timeout": "60s",
+    "spark.hadoop.fs.s3a.connection.establish.timeout": "10s",
     # Of a log of thousands of versions only the end is listed.
     "spark.hadoop.delta.enableFastS3AListFrom": "true",
 }
@@ -467,11 +475,27 @@ def _end_jvm() -> None:
 
 
 def in_words(error: Exception) -> Exception:
-    """error, or where it is Spark's a SparkError with its text, which Spark would look up only when
-    asked, and by then the JVM may be gone."""
+    """error, or where it is Spark's or Java's one that says it in a line. Its text would be looked up only
+    when asked, and by then the JVM may be gone. What storage answered comes before what Spark made of it."""
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
-    if not isinstance(error, PySparkException):
+    from raretrail.s3 import from_spark
+
+    if not isinstance(error, PySparkException | Py4JJavaError):
         return error
-    lines = str(error).strip().splitlines() or ["no message"]
+    text = str(error)
+    cause = error
+    while (cause := getattr(cause, "_cause", None)) is not None:
+        text += f"\n{cause}"
+    if told := from_spark(text):
+        return told
+    lines = text.strip().splitlines() or ["no message"]
+    raised = re.findall(r"^[\w.]*(?:Error|Exception): .+", text, re.MULTILINE)
+    if "Traceback (most recent call last)" in text and raised:  # of a Python worker
+        return SparkError(f"failed: {raised[-1][:400]}; --debug shows where")
+    if isinstance(error, Py4JJavaError):
+        # "An error occurred while calling o169.save.", then Java's own words, then what caused it.
+        causes = [line.partition(": ")[2] for line in lines if line.startswith(("Caused by: ", ": "))]
+        return SparkError(f"failed: {(causes or lines)[-1][:400]}; --debug shows where")
     return SparkError(f"failed: {type(error).__name__}: {lines[0][:400]}; --debug shows where")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PythonException
 
-from raretrail.errors import RaretrailError, UsageError
+from raretrail.errors import RaretrailError, SparkError, UsageError
 from raretrail.s3 import from_spark, is_denied, is_expired
+from raretrail.session import in_words
 
 LOG = "s3a://bkt/t/_delta_log"
 _S3 = "software.amazon.awssdk.services.s3.model.S3Exception"
@@ -86,3 +89,34 @@ def test_what_is_not_of_storage_is_left_to_others() -> None:
     assert from_spark("[DIVIDE_BY_ZERO] Division by zero.\n\tat org.apache.spark.x") is None
     assert not is_denied("Permission denied; make it readable")
     assert not is_expired("AccessDenied: s3:GetObject is not allowed")
+
+
+class _Java(Py4JJavaError):  # type: ignore[misc]
+    """What py4j raises, which asks a JVM for its text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def test_java_s_errors_are_told_by_their_cause() -> None:
+    said = (
+        "An error occurred while calling o1.save.\n: org.apache.spark.SparkException: Job aborted.\n\tat x\n"
+    )
+    found = in_words(_Java(f"{said}Caused by: java.io.IOException: No space left on device\n\tat y\n"))
+    assert isinstance(found, SparkError)
+    assert str(found) == "failed: java.io.IOException: No space left on device; --debug shows where"
+    refused = (
+        f"{said}Caused by: java.nio.file.AccessDeniedException: {LOG}: open {LOG}: {_S3}: Access Denied "
+    )
+    assert isinstance(in_words(_Java(f"{refused}{_SAID.format(403)}:AccessDenied")), UsageError)
+
+
+def test_a_worker_s_error_is_told_by_its_last_line() -> None:
+    pages = (
+        "An exception was thrown from the Python worker.\nTraceback (most recent call last):\n  File 'x'\n"
+    )
+    found = in_words(PythonException(f"{pages}OSError: s3://b/k: changed while it was read; run again\n"))
+    assert str(found).startswith("failed: OSError: s3://b/k: changed while it was read; run again; --debug")

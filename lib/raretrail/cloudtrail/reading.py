@@ -151,7 +151,9 @@ def _decoded(
             reused=frozenset(file.positions.reused),
             redaction=redaction,
         )
-        if file.error or result.content_hash != hashes[file.path]:
+        if file.error:
+            raise OSError(f"{file.path}: {file.error}; run again")
+        if result.content_hash != hashes[file.path]:
             raise OSError(f"{file.path}: changed while it was read; run again")
         if forgotten:
             forgotten.take_out(result)
@@ -285,7 +287,7 @@ def _map_files(
         return spark.createDataFrame(rows, table.spark_schema())
     if opened_here:
         return _map_here(spark, files, positions, read, table, settings.task_bytes)
-    return _map_binary(spark, files, positions, read, table)
+    return _map_binary(spark, files, positions, read, table, skip=table is STAGED_CENSUS)
 
 
 def _map_here(
@@ -324,11 +326,15 @@ def _map_binary(
     positions: Mapping[str, Positions],
     read: Read,
     table: Table,
+    *,
+    skip: bool,
 ) -> DataFrame:
+    """With skip, a file that cannot be opened is left out, whole; else it fails the job."""
     listed = [(path, *map(list, places)) for path, places in positions.items()]
     schema = "path string, leave_out array<int>, reused array<int>"
     content = (
         spark.read.format("binaryFile")
+        .option("ignoreCorruptFiles", skip)
         .load([file.path for file in files])
         .select("path", "content")
         .join(F.broadcast(spark.createDataFrame(listed, schema)), "path", "left")

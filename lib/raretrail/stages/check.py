@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 
@@ -37,11 +38,13 @@ def check(
     as_of: date,
     now: datetime,
     covered: DataFrame,
+    denied: Mapping[str, str],
 ) -> Gate:
     """Judge every suite, record the results in data_quality, and say what is held.
 
     days are those whose events the run relied on; as_of is the baseline it left behind; covered are the
-    hours of `coverage_hourly` it answers for.
+    hours of `coverage_hourly` it answers for; denied are the accounts of which files may not be read, with
+    why: what is found of them is held.
     """
     subjects: dict[str, DataFrame] = {
         "coverage": covered,
@@ -50,7 +53,28 @@ def check(
         "findings": warehouse.read(STAGED_ANOMALIES),
         "ledger": warehouse.read(INGEST_FILES).where(F.col("run_id") == run_id),
     }
-    return _judge(warehouse, settings, run_id, now, subjects)
+    verdicts = [_denied(run_id, now, account, why) for account, why in sorted(denied.items())]
+    return _judge(warehouse, settings, run_id, now, subjects, verdicts)
+
+
+def _denied(run_id: str, now: datetime, account: str, why: str) -> Verdict:
+    """That an account's files may not be read, as a row of data_quality; there is nothing to measure."""
+    return Verdict(
+        run_id=run_id,
+        suite="ledger",
+        expectation="account_is_readable",
+        severity="critical",
+        scope_column="recipient_account_id",
+        scope_value=account,
+        success=False,
+        observed_value=None,
+        unexpected_count=None,
+        element_count=None,
+        detail=f"its files cannot be taken in. {why}",
+        kwargs="{}",
+        gx_version="",
+        checked_at=now,
+    )
 
 
 def check_coverage(
@@ -61,12 +85,17 @@ def check_coverage(
 
 
 def _judge(
-    warehouse: Warehouse, settings: Settings, run_id: str, now: datetime, subjects: dict[str, DataFrame]
+    warehouse: Warehouse,
+    settings: Settings,
+    run_id: str,
+    now: datetime,
+    subjects: dict[str, DataFrame],
+    verdicts: Sequence[Verdict] = (),
 ) -> Gate:
     suites = _suites(settings)
     asked = [name for name in suites if name in subjects]
     measured = together([partial(measure, subjects[name], suites[name]) for name in asked])
-    verdicts: list[Verdict] = []
+    verdicts = list(verdicts)
     for name, measures in zip(asked, measured, strict=True):
         verdicts += judge(measures, suites[name], run_id=run_id, checked_at=now)
     results = warehouse.spark.createDataFrame(to_results(verdicts), DATA_QUALITY.spark_schema())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from raretrail.baseline.coverage import DELAY
 from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
 from raretrail.quality.gate import Gate
+from raretrail.session import in_words
 from raretrail.settings import Settings, format_duration
 from raretrail.stages.alerts import send_alerts
 from raretrail.stages.baseline import (
@@ -56,7 +57,8 @@ class Ended:
 
 @dataclass
 class Run:
-    """A run in progress: where, under what settings, and its record in `runs` so far."""
+    """A run in progress: where, under what settings, its record in `runs` so far, and the accounts whose
+    files it may not read, with why."""
 
     warehouse: Warehouse
     settings: Settings
@@ -68,6 +70,7 @@ class Run:
     target: Target | None = None
     record: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    denied: dict[str, str] = field(default_factory=dict)
 
     @property
     def now(self) -> datetime:
@@ -133,8 +136,13 @@ def run(
             _do(this, steps)
         except BaseException as error:
             this.record |= {"status": "failed", "message": _first_line(error)}
-            _record(this)
+            with suppress(Exception):  # whatever failed the run may keep this from being written, too
+                _record(this)
             raise
+        if this.denied and this.record["status"] != "held":
+            told = [f"Nothing of account {one} was taken in. {why}" for one, why in this.denied.items()]
+            this.record["message"] = "; ".join(told)
+            this.messages += told
         _record(this)
     code = EXIT_HELD if this.record["status"] == "held" else EXIT_DONE
     return Ended(code, tuple(this.messages), this.record)
@@ -222,8 +230,12 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     )
     counts = this.record["counts"]
     counts |= taken.counts
-    counts["listed_all"] = int(recent is None and not this.span)
+    # While an account may not be listed its files wait, however old they become: all are looked for.
+    counts["listed_all"] = int(recent is None and not this.span and not taken.denied)
     this.record["event_days"] = sorted(taken.days)
+    this.denied = taken.denied
+    if taken.denied:
+        counts["accounts_denied"] = len(taken.denied)
     if counts.get("files_outside") and not counts["files_new"] and not this.warehouse.exists(EVENTS):
         this.messages.append(
             f"all {counts['files_outside']} files of the trail were delivered outside "
@@ -309,7 +321,10 @@ def _late_buckets(this: Run, published: list[dict[str, Any]], start: datetime) -
 
 def _is_quiet(this: Run, window: Window) -> bool:
     """Whether a scheduled run took nothing in and no event lies in the buckets it is to judge."""
-    if this.span or window.late or this.record["counts"].get("files_new") or this.record["event_days"]:
+    counts = this.record["counts"]
+    if this.span or window.late or counts.get("files_new") or this.record["event_days"]:
+        return False
+    if counts.get("accounts_denied"):
         return False
     if not this.warehouse.exists(EVENTS):
         return False
@@ -375,7 +390,9 @@ def _publish(this: Run, judged: set[date], said: Said) -> None:
         relied = sorted({*window.days, *record["event_days"]})
         upto = (this.span[1] if this.span else record["as_of"]).date()
         covered = judged_hours(this.warehouse, window, covered_at)
-        gate = check(this.warehouse, this.settings, record["run_id"], relied, upto, this.now, covered)
+        gate = check(
+            this.warehouse, this.settings, record["run_id"], relied, upto, this.now, covered, this.denied
+        )
     with this.stage("publish"):
         alert = record["mode"] != "history"
         days = judged.union(window.days)
@@ -438,6 +455,8 @@ def _record(this: Run) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, Exception):
+        error = in_words(error)
     if isinstance(error, RaretrailError):
         return str(error)
     text = str(error).strip().splitlines()
