@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from factories import record
+from factories import ABSENT, record
 from other_forms import Json, athena_of, ocsf_of, snake_of
 from raretrail.cloudtrail import flattened, ocsf
 from raretrail.cloudtrail.decode import DEFAULT_LIMITS, decode_file
@@ -29,6 +29,7 @@ JSON_COLUMNS = {
 OF_THE_TEXT = {"record_hash", "source_file", "source_position"}
 # What OCSF has no place for, as docs/ingest.md says.
 NOT_IN_OCSF = {"session_context", "other_fields", "additional_event_data", "tls_details", "addendum"} | {
+    "corrects_event_id",
     "service_event_details", "session_credential_from_console", "user_identity_user_name",
 }  # fmt: skip
 
@@ -161,6 +162,15 @@ def test_a_delivered_record_is_no_row() -> None:
     assert not flattened.is_flattened(record().keys())
     assert flattened.is_flattened(athena_of(record()).keys())
     assert flattened.is_flattened(snake_of(record()).keys())
+
+
+@pytest.mark.parametrize("form", [dict, athena_of, snake_of])
+def test_a_record_without_its_time_and_name_is_set_aside_and_no_row_for_ever(
+    form: Callable[[Json], Json],
+) -> None:
+    made = form(record(eventTime=ABSENT, eventName=ABSENT))
+    result = decode_file("s3://trail/one.json", json.dumps(made).encode(), rules=RULES)
+    assert (result.records, len(result.quarantined)) == (1, 1)
 
 
 def test_the_manual_says_where_ocsf_keeps_what() -> None:

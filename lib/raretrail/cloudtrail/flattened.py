@@ -78,8 +78,11 @@ def _letters(name: str) -> str:
 
 
 def is_flattened(names: Collection[str]) -> bool:
-    """Are these the names of a record's columns, and not already a record's own?"""
-    known = {_letters(name) for name in names} & _ENOUGH
+    """Are these the names of a record's columns, and not already a record's own?
+
+    What `to_record` makes is never flattened again, whatever it lacks.
+    """
+    known = {_letters(name) for name in set(names).difference(_TOP)} & _ENOUGH
     return len(known) >= 2 and not {"eventTime", "eventName"} & set(names)
 
 
