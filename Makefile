@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-cluster bench-declined bench-detection bench-elsewhere bench-variations
+.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-cluster bench-declined bench-detection bench-elsewhere bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,10 @@ test: ## Run the default tests (ARGS=... goes to pytest)
 test-slow: ## Run the tests marked slow
 	@$(SETUP) --dev
 	@.venv/bin/python -m pytest -m slow $(SIDE) $(ARGS)
+
+test-long: ## Run the tests marked long, of many runs each: before a release
+	@$(SETUP) --dev
+	@.venv/bin/python -m pytest -m long $(SIDE) $(ARGS)
 
 test-connect: ## Run the job through a Spark Connect server of its own
 	@$(SETUP) --dev

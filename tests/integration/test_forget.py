@@ -185,7 +185,7 @@ def _take_in(warehouse: Warehouse, trail: Path, now: datetime) -> dict[str, int]
     return ingest(warehouse, settings, geo, "again", now, **none, progress=lambda text: None).counts
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_person_goes_from_every_file_and_does_not_come_back(
     warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

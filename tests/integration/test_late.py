@@ -238,7 +238,7 @@ def test_late_events_revise_what_rests_on_them(base: Place, copy: Callable[[str]
     assert_same(contents(late.warehouse, tables), contents(in_time.warehouse, tables))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_down_for_three_days_catches_up(base: Place, copy: Callable[[str], Place]) -> None:
     """Every table is as runs in time leave it; meanwhile an intruder comes twice and an event comes late."""
     files = {
@@ -361,7 +361,7 @@ def at_once(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> di
     return contents(place.warehouse)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(
     max_examples=2, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -388,7 +388,7 @@ def test_any_order_and_grouping_of_deliveries_gives_the_same_rows(
 # ---------------------------------------------------------------------------------------- scale of failure
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_bad_account_region_file_and_detector_hold_back_themselves_and_no_other(
     copy: Callable[[str], Place], tmp_path: Path
 ) -> None:
