@@ -173,6 +173,16 @@ def test_a_record_without_its_time_and_name_is_set_aside_and_no_row_for_ever(
     assert (result.records, len(result.quarantined)) == (1, 1)
 
 
+def test_a_text_that_nests_too_deep_takes_nothing_down() -> None:
+    """A row is still read by its keys, the text as a text; an OCSF event is set aside."""
+    deep = "[" * 10_000 + "]" * 10_000
+    row, event = athena_of(record()), ocsf_of(record(), "1.1.0")
+    row["requestparameters"] = event["api"].setdefault("request", {})["data"] = deep
+    for made, aside in ((row, 0), (event, 1)):
+        result = decode_file("s3://trail/one.json", json.dumps(made).encode(), rules=RULES)
+        assert (result.records, len(result.quarantined)) == (1, aside)
+
+
 def test_the_manual_says_where_ocsf_keeps_what() -> None:
     manual = (ROOT / "docs" / "ingest.md").read_text()
     for name, places in ocsf.MAPPING.items():

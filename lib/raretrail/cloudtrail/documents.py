@@ -329,13 +329,17 @@ def unwrap_record(
 ) -> tuple[str, list[bytes | msgspec.Raw]] | None:
     """The shape and the record or records inside of an object that wraps them; None for an object
     that does not."""
-    if flattened.is_flattened(fields):
-        return "flattened", [flattened.to_record(_values(fields))]
-    if len(SIGNATURE.intersection(key.lower() for key in fields)) >= 2:
+    delivered = len(SIGNATURE.intersection(key.lower() for key in fields)) >= 2
+    try:
+        if flattened.is_flattened(fields):
+            return "flattened", [flattened.to_record(_values(fields))]
+        if not delivered and ocsf.is_ocsf(fields.keys()):
+            made = ocsf.to_record(_values(fields))
+            return ("ocsf", [made]) if made else None
+    except RecursionError:
         return None
-    if ocsf.is_ocsf(fields.keys()):
-        made = ocsf.to_record(_values(fields))
-        return ("ocsf", [made]) if made else None
+    if delivered:
+        return None
     for shape, key in (("records", "Records"), ("lookup_events", "Events")):
         if fields.get(key, b"")[:1] == b"[":
             try:

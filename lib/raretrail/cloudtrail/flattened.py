@@ -97,7 +97,7 @@ def to_record(row: dict[str, Any]) -> bytes:
         if path is None or value is None:
             continue
         if path[0] in _NESTED:
-            value = _parsed(value)
+            value = parsed(value)
             if path[0] in _WITHIN_OF:
                 value = _renamed(value, _WITHIN_OF[path[0]])
         tree = record
@@ -114,7 +114,8 @@ def to_record(row: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
+    """The JSON that a text holds, else the value as it is. RecursionError where it nests too deep."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return json.loads(value)

@@ -12,6 +12,7 @@ from collections.abc import Set
 from datetime import UTC, datetime
 from typing import Any
 
+from raretrail.cloudtrail.flattened import parsed
 from raretrail.cloudtrail.times import microseconds
 
 # A field of a CloudTrail record: where OCSF keeps it, the first place that holds something first.
@@ -93,7 +94,7 @@ def to_record(event: dict[str, Any]) -> bytes | None:
         if name in _TIMES:
             value = _time(value)
         elif name in _JSON:
-            value = _parsed(value)
+            value = parsed(value)
         elif name == "resources":
             value = [_named(one, _RESOURCE) for one in value] if isinstance(value, list) else value
         elif name.endswith("mfaAuthenticated"):
@@ -149,16 +150,6 @@ def _time(value: Any) -> Any:
     text = datetime.fromtimestamp(moment // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = moment % 1_000_000
     return f"{text}.{fraction:06}Z" if fraction else f"{text}Z"
-
-
-def _parsed(value: Any) -> Any:
-    """The JSON that a text holds, else the text."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _named(one: Any, places: dict[str, tuple[str, ...]]) -> Any:
