@@ -74,7 +74,7 @@ _HOLDS: dict[str, Holds] = {
             "user_identity_account_id",
             # Places and networks: a network is an AS, or a block of 256 addresses and more.
             "as_organization", "city_name", "country", "country_iso_code", "country_name", "geo_build",
-            "geo_status", "jump_place", "known_network", "known_network_kind", "nearest_place", "network",
+            "geo_status", "jump_place", "known_countries", "known_network", "known_network_kind", "nearest_place", "network",
             "networks", "place", "place_name", "prefix", "region_iso_code", "region_name", "time_zone",
             # Files, by the path they lie at; hashes and ids of ours; the closed lists of this file.
             "anomaly_id", "content_hash", "counts", "detector", "detectors", "digest_file",
@@ -1102,6 +1102,8 @@ _TERMS: tuple[Column, ...] = (
         "Kilometres that count as near: baseline.near_km, or both accuracy radii where they reach farther",
     ),
     _c("near_known_place", "boolean", "Guard: a known place is so near that this one is hardly new"),
+    _c("known_places", "bigint", "Cities they were seen in in the 90 days before, where this one is new"),
+    _c("known_countries", "array<string>", "The countries of these, as codes"),
     _c(
         "vague_place",
         "boolean",
@@ -1345,6 +1347,8 @@ STAGED_SURPRISES = Table(
         _c("nearest_place_km", "double", "Kilometres to it"),
         _c("near_reach_km", "double", "Kilometres that count as near"),
         _c("near", "boolean", "Whether it is near a known place"),
+        _c("known_places", "bigint", "Cities the identity was seen in, where the place is new"),
+        _c("known_countries", "array<string>", "The countries of these, as codes"),
         _c("rolled_out", "boolean", "Whether a new command is one others took up lately too"),
         _c(
             "cadence_days",

@@ -42,7 +42,7 @@ def test_a_command_with_a_cadence_is_expected_when_it_is_due(spark: SparkSession
     nearest = spark.createDataFrame(
         [],
         "as_of int, identity string, value string, nearest_place string, nearest_place_km double, "
-        "near_reach_km double, near boolean",
+        "near_reach_km double, near boolean, known_places bigint, known_countries array<string>",
     )
     surprises = to_surprises(history_of(known, to_values(known), pairs), nearest)
     found = {(row.identity, row.as_of): row for row in surprises.where("value = 'rds:Reboot'").collect()}

@@ -289,8 +289,8 @@ def test_near_is_within_a_hundred_kilometres_or_both_radii(spark: SparkSession) 
             value = f"{who}: {city}"
             places.append(
                 {**dict.fromkeys(PLACES.column_names), "source_ip_address": value, "geo_status": "city",
-                 "place": value, "place_name": city, "latitude": 0.0, "longitude": degrees,
-                 "accuracy_radius": its_radius}
+                 "place": value, "place_name": city, "country_iso_code": city[:2].upper(),
+                 "latitude": 0.0, "longitude": degrees, "accuracy_radius": its_radius}
             )  # fmt: skip
             if city != "new":
                 known.append((who, value, DAY - ago))
@@ -307,5 +307,7 @@ def test_near_is_within_a_hundred_kilometres_or_both_radii(spark: SparkSession) 
         row = rows.get(who)
         assert (row and (row.nearest_place, row.near_reach_km, row.near)) == said, who
         if row:
+            countries = sorted({city[:2].upper() for city in cities})
+            assert (row.known_places, row.known_countries) == (len(cities), countries), who
             km = abs(cities[row.nearest_place][0]) * DEGREE_KM
             assert row.nearest_place_km == pytest.approx(km, abs=0.2), who

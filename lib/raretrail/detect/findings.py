@@ -75,6 +75,23 @@ def _plural(count: Column, one: str) -> Column:
     return F.concat(count.cast("string"), F.lit(f" {one}"), F.when(count == 1, "").otherwise("s"))
 
 
+def _seen(days: Column) -> Column:
+    """Where somebody active on these days was seen until now, and how far that is; empty where no city is
+    known of them."""
+    places, countries = F.col("known_places"), F.size("known_countries")
+    nearest = F.concat("nearest_place", F.lit(" ("), F.format_number("nearest_place_km", 0), F.lit(" km)"))
+    spread = (
+        F.when(countries == 1, F.concat(F.lit(" cities, all in "), F.col("known_countries")[0]))
+        .when(countries > 1, F.concat(F.lit(" cities of "), countries.cast("string"), F.lit(" countries")))
+        .otherwise(" cities")
+    )
+    seen = F.when(places == 1, F.concat(F.lit("only in "), nearest)).otherwise(
+        F.concat(F.lit("in "), places.cast("string"), spread, F.lit(", the nearest "), nearest)
+    )
+    told = F.concat(F.lit(": on "), _plural(days, "active day"), F.lit(" seen "), seen)
+    return F.coalesce(told, F.lit(""))
+
+
 def sentence() -> Column:
     """What happened and why it is unusual, from a finding's columns."""
     what = F.col("command")
@@ -91,18 +108,8 @@ def sentence() -> Column:
         )
         .otherwise(F.concat(what, F.lit(" from "), at))
     )
-    nearest = F.when(
-        F.col("nearest_place_km").isNotNull(),
-        F.concat(
-            F.lit(", "),
-            F.format_number("nearest_place_km", 0),
-            F.lit(" km from "),
-            F.col("nearest_place"),
-        ),
-    ).otherwise("")
     where = F.when(
-        (F.col("principal_place_days") == 0) & (days > 0),
-        F.concat(F.lit("place new to them"), nearest),
+        (F.col("principal_place_days") == 0) & (days > 0), F.concat(F.lit("place new to them"), _seen(days))
     ).when(F.col("network_bits") > 0, F.lit("network new to them"))
     jump = F.when(
         F.col("jump_bits") > 0,

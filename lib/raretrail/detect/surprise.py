@@ -85,9 +85,10 @@ def to_surprises(history: History, nearest: DataFrame) -> DataFrame:
     """One row a use: its counts, rate, tail, prior and bits.
 
     history as `History`; nearest (as_of, identity, value, nearest_place, nearest_place_km, near_reach_km,
-    near) for places new to their identity. Columns: as_of, dimension, identity, value, days_90, others,
-    value_days_90, active_days, new_days, prior, rate, tail, bits, nearest_place, nearest_place_km,
-    near_reach_km, near, rolled_out, cadence_days, expected_date, on_cadence, baseline_days. `others`
+    near, known_places, known_countries) for places new to their identity. Columns: as_of, dimension,
+    identity, value, days_90, others, value_days_90, active_days, new_days, prior, rate, tail, bits,
+    nearest_place, nearest_place_km, near_reach_km, near, known_places, known_countries, rolled_out,
+    cadence_days, expected_date, on_cadence, baseline_days. `others`
     leaves the identity itself out.
     """
     dimensions = history.dimensions.withColumnsRenamed(
@@ -197,6 +198,8 @@ def to_surprises(history: History, nearest: DataFrame) -> DataFrame:
         "nearest_place_km",
         "near_reach_km",
         F.coalesce("near", F.lit(False)).alias("near"),
+        "known_places",
+        "known_countries",
         F.coalesce(rolled_out, F.lit(False)).alias("rolled_out"),
         cadence.alias("cadence_days"),
         expected.alias("expected_date"),

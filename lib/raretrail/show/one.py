@@ -138,6 +138,10 @@ def _facts(incident: Row, findings: Sequence[Row], late_minutes: int) -> Table:
     where = place_of(incident)
     if top.get("nearest_place_km") is not None:
         where += f", {top['nearest_place_km']:,.0f} km from {top['nearest_place']}"
+    if (top.get("known_places") or 0) > 1:
+        where += (
+            f", nearest of their {top['known_places']} cities in {listed(top['known_countries'] or [], 3)}"
+        )
     networks = sorted({_network(f) for f in findings if f.get("network")})
     rows = (
         ("who", f"{name.short}  {incident['principal']}"),
