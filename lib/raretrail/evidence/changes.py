@@ -209,10 +209,11 @@ def to_changes_daily(events: DataFrame) -> DataFrame:
     ruled = F.when(F.col("command") == "iam:UpdateAccessKey", F.concat_ws(" ", "command", status)).otherwise(
         F.col("command")
     )
+    # One after the other, not one inside the other: Connect refuses what is nested a hundred deep.
     changes = reduce(
-        lambda rest, rule: F.when(F.col("ruled") == rule.command, rule.changes).otherwise(rest),
-        rules,
-        F.lit(None).cast(_NOTHING),
+        lambda chain, rule: chain.when(F.col("ruled") == rule.command, rule.changes),
+        rules[1:],
+        F.when(F.col("ruled") == rules[0].command, rules[0].changes),
     )
     made = (
         events.where(F.col("error_code").isNull())
