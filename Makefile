@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-cluster bench-declined bench-detection bench-elsewhere bench-variations
+.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-sail bench-cluster bench-declined bench-detection bench-elsewhere bench-variations
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,11 @@ bench-cluster: ## One worker and two on S3, the main job (ARGS=--people=20)
 bench-ingest: ## Take a large trail in beside polars, DuckDB and plain Python (ARGS="--events 200000,2000000")
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m ingest --into ../docs/performance.md $(ARGS)
+
+bench-sail: ## Which statements of the job pysail takes, in an environment of its own
+	@$(SETUP) --dev
+	@test -x .cache/sail/bin/sail || { .venv/bin/python -m venv .cache/sail && .cache/sail/bin/pip -q install pysail==0.7.2; }
+	@.venv/bin/python bench/sail.py --sail .cache/sail/bin/sail --into docs/performance.md $(ARGS)
 
 bench-detection: ## Recall at a budget on simulated organisations (about an hour; ARGS=--seeds=41)
 	@$(SETUP) --dev
