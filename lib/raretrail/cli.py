@@ -248,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_place_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--trail", nargs="+", metavar="URI", help="a trail's root, any folder below it, or files"
+        "--trail", nargs="+", metavar="URI", help="a trail's root, any folder below it, files, or table:NAME"
     )
     _add_warehouse_options(sub)
 

@@ -778,9 +778,16 @@ def _remote_trail(spark: SparkSession, root: str, now: datetime) -> Line:
     """Whether a trail elsewhere has files of today or yesterday; lists those day folders only."""
     from pyspark.errors import AnalysisException
 
+    from raretrail.cloudtrail.table_input import is_table, list_shares
+
     if _is_seen(root) and s3.is_ours(spark):
         return _s3_trail(root, now)
     name = f"trail {root}"
+    if is_table(root):
+        shares = list_shares(spark, root, {now.date(), now.date() - timedelta(days=1)})
+        if shares:
+            return Line("trail", name, "ok", f"rows of today or yesterday in {len(shares):,} shares of files")
+        return Line("trail", name, "warn", "no rows of today or yesterday", "see what writes the table")
     found = 0
     for day in (now.date(), now.date() - timedelta(days=1)):
         for above in ("CloudTrail/*", "*/CloudTrail/*", "*/*/CloudTrail/*", "AWSLogs/*/CloudTrail/*"):

@@ -93,7 +93,10 @@ def is_writable(folder: Path | None) -> bool:
 
 
 def local_path(location: str) -> Path | None:
-    """The directory a path or file: URI names on this machine; None for any other filesystem."""
+    """The directory a path or file: URI names on this machine; None for any other filesystem, and for a
+    table."""
+    if location.startswith("table:"):
+        return None
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))

@@ -93,6 +93,14 @@ class IngestSettings(Model):
     s3_reader: Literal["auto", "python", "spark"] = "auto"
     files_from: str | None = None
     direct: bool = True
+    listing: Literal["folders", "stream", "autoloader"] = "folders"
+    listing_state: str | None = None
+    listing_options: dict[str, str] = {}
+    time_column: str | None = None
+
+
+# How files are found decides nothing of what they hold.
+_HOW_LISTED = {"listing", "listing_state", "listing_options", "time_column", "s3_reader", "files_from"}
 
 
 class GeoSettings(Model):
@@ -375,7 +383,7 @@ class Settings(Model):
         left_out = dict.fromkeys(aside, True)
         left_out["broken_detectors"] = True
         tree = self.model_dump(
-            mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": {"s3_reader", "files_from"}}
+            mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": _HOW_LISTED}
         )
         for detector in tree["detectors"]:
             del detector["examples"]  # they decide nothing

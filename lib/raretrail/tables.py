@@ -83,7 +83,7 @@ _HOLDS: dict[str, Holds] = {
             "kind", "kwargs", "mode", "program_version", "quality", "receipt_id", "record_hash",
             "rule_severity", "run_id", "scope", "scope_column", "seconds", "settings_hash", "severity",
             "shape", "source_file", "spike_scope", "state", "status", "suite", "suppressed_by",
-            "table_name", "verdict", "window_id", "withdraws",
+            "table_name", "trail", "verdict", "window_id", "withdraws",
             "changed", "corrects_event_id", "former_incident_ids", "supersedes", "was_incident_id",
         ),
         "neither",
@@ -500,6 +500,20 @@ DIGEST_RESULTS = Table(
         _c("checked_at", "timestamp", "When it was checked", arrival=True),
     ),
     key=("source_file",),
+)
+
+STAGED_LISTING = Table(
+    "staged_listing",
+    "Files of a trail that a stream has named and no run has taken in yet",
+    (
+        _c("trail", "string", "Root of the trail, as the settings name it", arrival=True),
+        _c("source_file", "string", "The file", arrival=True),
+        _c("bytes", "bigint", "Its size as stored", arrival=True),
+        _c("modified_at", "timestamp", "Its time of modification", arrival=True),
+        _c("file_date", "date", "Day of delivery, from the path, else from the file's time", arrival=True),
+    ),
+    key=("source_file", "modified_at"),
+    partition_by=("file_date",),
 )
 
 STAGED_CENSUS = Table(
@@ -1921,6 +1935,7 @@ ALL: tuple[Table, ...] = (
     BASELINE_COVERAGE_HOUR,
     COVERAGE_HOURLY,
     WITHHELD,
+    STAGED_LISTING,
     STAGED_CENSUS,
     STAGED_SURPRISES,
     STAGED_ANOMALIES,

@@ -30,6 +30,8 @@ from raretrail.tables import Table
 from raretrail.views import View
 
 if TYPE_CHECKING:
+    from pyspark.sql.streaming.query import StreamingQuery
+
     from raretrail.lease import Lease
 
 # What is staged is read whole, so statistics of its columns would be gathered for nothing.
@@ -214,6 +216,21 @@ class Warehouse:
         ]
         target = DeltaTable(f"{self.location}/{table.name}")
         target.create_write_transaction(added, "append", target.schema(), list(table.partition_by))
+
+    def append_stream(self, table: Table, rows: DataFrame, checkpoint: str) -> StreamingQuery:
+        """Start adding what a stream has now to the table, once, by what `checkpoint` knows it has added."""
+        self.create(table)
+        writer = (
+            conform(rows, table)
+            .writeStream.format("delta")
+            .outputMode("append")
+            .option("checkpointLocation", checkpoint)
+            .partitionBy(*table.partition_by)
+            .trigger(availableNow=True)
+        )
+        if self.is_schema:
+            return writer.toTable(f"{self.location}.{table.name}")
+        return writer.start(f"{self.location}/{table.name}")
 
     def replace(self, table: Table, rows: DataFrame, condition: str | None = None) -> None:
         """Replace the rows that meet `condition` (all of them without one) by `rows`, atomically.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import groupby, starmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,7 @@ from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import FileInfo, day_of_delivery
 from raretrail.cloudtrail.principals import PrincipalRules
 from raretrail.cloudtrail.redaction import Redaction
+from raretrail.cloudtrail.table_input import is_table, read_shares
 from raretrail.parts import Part, PartWriter
 from raretrail.s3 import in_order, is_s3
 from raretrail.s3 import read as read_object
@@ -65,12 +67,13 @@ class Opened(NamedTuple):
 
 class ReadSettings(NamedTuple):
     """How much is read where, bytes as stored; whose records are left out, where anybody was forgotten. With
-    s3, Python opens objects of S3 itself."""
+    s3, Python opens objects of S3 itself. time_column is that of a table that says when."""
 
     driver_bytes: int
     task_bytes: int
     forgotten: Forgotten | None = None
     s3: bool = False
+    time_column: str | None = None
 
     def opens(self, path: str) -> bool:
         """Whether a file is opened by Python, here or in workers, and not by Spark."""
@@ -406,7 +409,7 @@ def _map_files(
         return spark.createDataFrame(rows, table.spark_schema())
     if opened_here:
         return _map_here(spark, files, positions, read, table, settings.task_bytes)
-    return _map_binary(spark, files, positions, read, table)
+    return _map_binary(spark, files, positions, read, table, settings.time_column)
 
 
 def _map_here(
@@ -445,14 +448,12 @@ def _map_binary(
     positions: Mapping[str, Positions],
     read: Read,
     table: Table,
+    time_column: str | None,
 ) -> DataFrame:
     listed = [(path, *map(list, places)) for path, places in positions.items()]
     schema = "path string, leave_out array<int>, reused array<int>"
-    content = (
-        spark.read.format("binaryFile")
-        .load([file.path for file in files])
-        .select("path", "content")
-        .join(F.broadcast(spark.createDataFrame(listed, schema)), "path", "left")
+    content = _contents(spark, [file.path for file in files], time_column).join(
+        F.broadcast(spark.createDataFrame(listed, schema)), "path", "left"
     )
 
     def in_worker(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -468,3 +469,15 @@ def _map_binary(
         )
 
     return content.mapInArrow(in_worker, table.spark_schema())
+
+
+def _contents(spark: SparkSession, paths: Sequence[str], time_column: str | None) -> DataFrame:
+    """path and content of files elsewhere and of shares of tables."""
+    shares = [path for path in paths if is_table(path)]
+    others = [path for path in paths if not is_table(path)]
+    frames = []
+    if others:
+        frames.append(spark.read.format("binaryFile").load(others).select("path", "content"))
+    if shares:
+        frames.append(read_shares(spark, shares, time_column))
+    return reduce(DataFrame.unionByName, frames)

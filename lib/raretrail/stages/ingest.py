@@ -43,12 +43,14 @@ from raretrail.cloudtrail.reading import (
     read_whole,
 )
 from raretrail.cloudtrail.redaction import Redaction, load_redaction
+from raretrail.cloudtrail.table_input import is_table, list_shares
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.evidence.changes import to_changes_daily, to_sessions_daily
 from raretrail.geo.locate import to_located
 from raretrail.parts import Part, without
 from raretrail.settings import Settings
 from raretrail.stages.locating import Geo, ensure_places, places_of
+from raretrail.stages.streaming import leave_taken, list_streamed
 from raretrail.stages.tombstones import read_forgotten
 from raretrail.tables import (
     AGENT_DAILY,
@@ -125,7 +127,7 @@ class Taking:
     @property
     def read_settings(self) -> ReadSettings:
         of, far = self.settings.ingest, reads_s3(self.warehouse, self.settings)
-        return ReadSettings(of.driver_bytes, of.task_bytes, self.forgotten, far)
+        return ReadSettings(of.driver_bytes, of.task_bytes, self.forgotten, far, of.time_column)
 
 
 def ingest(
@@ -156,11 +158,7 @@ def ingest(
     if settings.ingest.files_from and recent is not None:
         listed = _named_files(taking, settings.ingest.files_from, done)
     else:
-        listed = [
-            file
-            for root in settings.trail
-            for file in list_files(warehouse, settings, root, recent, since, until)
-        ]
+        listed = [file for root in settings.trail for file in _listed(taking, root, recent, since, until)]
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
     wanted = [
         file for day, file in dated if (since is None or day >= since) and (until is None or day < until)
@@ -181,9 +179,24 @@ def ingest(
         progress(f"batch {number} of {len(batches)}: {len(batch)} files delivered {min(days)} to {max(days)}")
         _take(taking, batch, done)
         progress(f"{read} of {len(logs)} files, {done.counts['events']} events")
+    leave_taken(warehouse)
     if settled:
         settle_copies(taking, settled, done)
     return done
+
+
+def _listed(
+    taking: Taking, root: str, recent: Collection[date] | None, since: date | None, until: date | None
+) -> list[FileInfo]:
+    """What there is to read below one root of the trail, however it is found."""
+    warehouse, how = taking.warehouse, taking.settings.ingest
+    if is_table(root):
+        return list_shares(warehouse.spark, root, recent, since, how.time_column)
+    if how.listing == "folders":
+        return list_files(warehouse, taking.settings, root, recent, since, until)
+    return list_streamed(
+        warehouse, root, how.listing, state=how.listing_state, options=how.listing_options, since=since
+    )
 
 
 def reads_s3(warehouse: Warehouse, settings: Settings) -> bool:
