@@ -62,6 +62,7 @@ ROWS: Mapping[str, tuple[Mapping[str, float], More]] = {
     "the prototype": ({}, as_is),
     "with one rate of new places, near or far": ({"graded": 0}, as_is),
     "without the role as a peer group of a command's prior": ({"peers": 0}, as_is),
+    "with the account as one, between role and organisation": ({"accounts": 1}, as_is),
     "without counting refusals by kind": ({"probe": 0}, as_is),
     "without scaling a command where the rest is calm": ({"calm": 0}, as_is),
     "with taint": ({}, with_taint),

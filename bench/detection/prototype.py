@@ -260,6 +260,7 @@ class Days:
     addresses: set[str] = field(default_factory=set)
     agents: set[str] = field(default_factory=set)
     commands: set[str] = field(default_factory=set)
+    in_accounts: set[tuple[str, str]] = field(default_factory=set)
     hours: set[int] = field(default_factory=set)
     place_hours: set[tuple[str, int]] = field(default_factory=set)
     peers: set[str] = field(default_factory=set)
@@ -280,6 +281,7 @@ def collect(o: Organisation) -> list[Chain]:
         d.addresses.add(e.address)
         d.agents.add(e.agent)
         d.commands.add(e.command)
+        d.in_accounts.add((e.account, e.command))
         d.hours.add(e.at // 3600)
         d.place_hours.add((e.address, e.at // 3600))
         d.peers.add(role_of(e))
@@ -409,6 +411,8 @@ class State:
     cloud_days: Counter[str] = field(default_factory=Counter)
     peer_commands: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     peer_days: Counter[str] = field(default_factory=Counter)
+    account_commands: Counter[tuple[str, str]] = field(default_factory=Counter)
+    account_days: Counter[str] = field(default_factory=Counter)
     coords: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def catch_up(self, until: int) -> None:
@@ -446,6 +450,8 @@ class State:
         for r in d.peers:
             self.peer_days[r] += 1
             self.peer_commands[r].update(d.commands)
+        self.account_commands.update(d.in_accounts)
+        self.account_days.update({account for account, _ in d.in_accounts})
 
     def _grades(self, u: str, ps: list[Place], teach: bool) -> None:
         own, nets = self.place.days[u], self.net.days[u]
@@ -527,6 +533,7 @@ def note(o: Organisation, c: Chain, day: int, s: State) -> None:
     f["geographic"] = _geographic(c.status)
     f["hour"] = min(_hour(h, p.time_zone, u, len(days), s) for h in {e.at // HOUR for e in c.events})
     role = Counter(role_of(e) for e in c.events).most_common(1)[0][0]
+    account = Counter(e.account for e in c.events).most_common(1)[0][0]
     denied = {e.command for e in c.events if is_denied(e.error)}
     total = sum(s.command.value_days.values())
     once = sum(1 for v in s.command.value_days.values() if v == 1)
@@ -538,6 +545,8 @@ def note(o: Organisation, c: Chain, day: int, s: State) -> None:
             "prior": (1 - unseen) * on / max(total, 1) if on else unseen / (len(s.command.value_days) + 1),
             "peer_days": s.peer_commands[role][v] if role in s.peer_commands else 0,
             "peer_total": s.peer_days.get(role, 0),
+            "account_days": s.account_commands[account, v],
+            "account_total": s.account_days[account],
             "sens": sensitivity(v, read_only),
             "denied": v in denied,
         }
@@ -656,6 +665,8 @@ def combine(c: Chain) -> tuple[float, dict[str, float]]:
 def command_bits(k: dict[str, Any], n: int) -> float:
     """How unusual the command is for its actor."""
     prior = k["prior"]
+    if w("accounts", 0):
+        prior = (k["account_days"] + 5 * prior) / (k["account_total"] + 5)
     if k["peer_total"] >= 5 and w("peers"):
         prior = (k["peer_days"] + 5 * prior) / (k["peer_total"] + 5)
     q = (k["days"] + 5 * prior) / (n + 5)
