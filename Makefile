@@ -83,7 +83,7 @@ bench-detection: ## Recall at a budget on simulated organisations (about an hour
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m detection --cache ../.cache/bench --seeds 41,42,43,44,45 \
 		--scorer detection.engine:score --scorer detection.prototype:score \
-		--into ../docs/detection.md $(ARGS)
+		--into ../docs/detection.md --summary ../README.md $(ARGS)
 
 bench-elsewhere: ## The same on other sizes, without ASN, with real techniques (about an hour)
 	@$(SETUP) --dev

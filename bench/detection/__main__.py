@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--no-asn", action="store_true", help="as without an ASN database")
     parser.add_argument("--scorer", action="append", default=[], metavar="MODULE:FUNCTION")
     parser.add_argument("--into", type=Path, help="a page of the manual to write the table into")
+    parser.add_argument("--summary", type=Path, help="a page to write its first table into")
     parser.add_argument("--figures", default="detection", help="under which mark of the page")
     options = parser.parse_args()
     seeds = SEEDS.get(options.seeds) or [int(s) for s in options.seeds.split(",")]
@@ -72,6 +73,8 @@ def main() -> None:
     print(text)
     if options.into:
         put(options.into, options.figures, text)
+    if options.summary:
+        put(options.summary, options.figures, text.partition("\n\n| kind @")[0].partition("\n\n")[2])
 
 
 def _scorer(name: str) -> Scorer:
