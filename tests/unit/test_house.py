@@ -34,8 +34,11 @@ FORBIDDEN_SQL = re.compile(
     r"\b(?:(?:UN)?CACHE\s+(?:LAZY\s+)?TABLE|GLOBAL\s+TEMP|ADD\s+(?:JAR|FILE|ARCHIVE)|CREATE\s+(?:TEMPORARY\s+)?"
     r"FUNCTION|global_temp\.|input_file_name\()"
 )
-# What serverless compute lets a session set (its documentation, 2026).
+# What serverless compute lets a session set: https://docs.databricks.com/en/spark/conf, section "Configure
+# Spark properties for serverless notebooks and jobs". Looked up in November 2026: the page in a stored copy
+# that ends before the list, its six names as two public repositories give them.
 SERVERLESS_CONF = {
+    "spark.databricks.execution.timeout",
     "spark.sql.ansi.enabled",
     "spark.sql.files.maxPartitionBytes",
     "spark.sql.legacy.timeParserPolicy",

@@ -182,6 +182,11 @@ def _unreadable(root: str, error: PySparkException) -> UsageError:
     first = str(error).strip().splitlines()[0][:300]
     if "_metadata" in first:
         first = "it has no data files of its own (a view?); name the Delta or Parquet table behind it"
+    if "DIRECT_QUERY" in first:
+        first = (
+            "there is nothing, or other files lie beside the data, as Iceberg's metadata does; name the "
+            "folders of the data alone, as in table:parquet.`.../region=*`"
+        )
     return UsageError(f"--trail {root}: cannot be read: {first}")
 
 

@@ -335,7 +335,7 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
         _add_events(taking, parts, verdicts, facts_of_files)
     else:  # an event that replaces a stored one is merged, which is not done with files
         warehouse.drop_parts()
-        _write_events(taking, files, verdicts, facts_of_files, replacing=bool(displaced))
+        _write_events(taking, files, verdicts, facts_of_files, addresses, replacing=bool(displaced))
     if displaced:
         _remove_corrected(taking, judged)
     if days:
@@ -573,6 +573,7 @@ def _write_events(
     files: Sequence[FileInfo],
     verdicts: dict[str, dict[str, Any]],
     facts: dict[str, dict[str, Any]],
+    addresses: DataFrame,
     *,
     replacing: bool,
 ) -> None:
@@ -599,7 +600,8 @@ def _write_events(
         taking.redaction,
         taking.read_settings,
     )
-    places = places_of(warehouse, taking.geo.build).drop("located_at")
+    # All of `places` in every task would grow with history; what a batch names is little of it.
+    places = places_of(warehouse, taking.geo.build, addresses).drop("located_at")
     address = F.coalesce("source_ip_address", F.lit(""))
     located = decoded.withColumn("address", address).join(
         F.broadcast(places.withColumnRenamed("source_ip_address", "address")), "address", "left"

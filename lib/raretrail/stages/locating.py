@@ -64,6 +64,11 @@ def ensure_places(warehouse: Warehouse, addresses: DataFrame, geo: Geo, now: dat
     return many
 
 
-def places_of(warehouse: Warehouse, build: str) -> DataFrame:
-    """`places` of one build, one row an address."""
-    return warehouse.read(PLACES).where(F.col("geo_build") == build).dropDuplicates(["source_ip_address"])
+def places_of(warehouse: Warehouse, build: str, addresses: DataFrame | None = None) -> DataFrame:
+    """`places` of one build, one row an address; only of addresses (source_ip_address), few of them, where
+    given."""
+    places = warehouse.read(PLACES).where(F.col("geo_build") == build)
+    if addresses is not None:
+        wanted = addresses.select("source_ip_address").distinct()
+        places = places.join(F.broadcast(wanted), "source_ip_address", "left_semi")
+    return places.dropDuplicates(["source_ip_address"])
