@@ -349,6 +349,7 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, where: _Where) -
     import duckdb
     import pyarrow as pa
     from deltalake.exceptions import DeltaError, TableNotFoundError
+    from deltalake.schema import ArrayType
 
     path = f"{where.base}/{name}"
     try:
@@ -388,7 +389,13 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, where: _Where) -
         column = '"' + field.name.replace('"', '""') + '"'
         if field.name in partitions and '"date"' in str(field.type):
             columns.append(f"CAST({column} AS DATE) AS {column}")
-        elif field.name in read.columns:
+        elif field.name not in read.columns:
+            continue
+        elif '"timestamp"' in str(field.type):
+            # Spark writes it without its zone (INT96) where its settings are not ours, as over Connect.
+            several = "[]" if isinstance(field.type, ArrayType) else ""
+            columns.append(f"CAST({column} AS TIMESTAMPTZ{several}) AS {column}")
+        else:
             columns.append(column)
     # A table written before a column was declared reads as if it were empty there.
     there_already = {field.name for field in schema.fields}

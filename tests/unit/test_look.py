@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
@@ -114,6 +115,16 @@ def test_hours_are_utc_wherever_it_runs(warehouse: Path, monkeypatch: pytest.Mon
     with open_duckdb(str(warehouse)) as look:
         query = "select hour(event_time) h from events where event_id = 'e0-0'"
         assert list(look.query(query).rows()) == [{"h": 12}]
+
+
+def test_times_that_spark_wrote_without_their_zone_have_it(tmp_path: Path) -> None:
+    table = _events().select(["event_id", "event_time"])
+    write_deltalake(str(tmp_path / "events"), table)
+    (file,) = (tmp_path / "events").glob("*.parquet")
+    pq.write_table(table, file, use_deprecated_int96_timestamps=True)
+    with open_duckdb(str(tmp_path)) as look:
+        found = [row["event_time"] for row in look.rows(EVENTS)]
+    assert sorted(found) == table["event_time"].to_pylist()
 
 
 def test_a_wrong_query_is_the_users(warehouse: Path) -> None:
