@@ -41,4 +41,10 @@ def test_the_job_through_a_connect_server_leaves_the_same_tables(
         job = [sys.executable, "-m", "raretrail", "run", *options, "--warehouse", str(warehouse)]
         done = run([*job, "--remote", f"sc://127.0.0.1:{port}"], scratch)
         assert done.returncode == 0, done.stderr[-4000:]
+        streamed, settings = tmp_path / "streamed", tmp_path / "stream.yml"
+        settings.write_text("ingest: {listing: stream}\n")
+        job = [sys.executable, "-m", "raretrail", "run", *options, "--warehouse", str(streamed)]
+        done = run([*job, "--conf", str(settings), "--remote", f"sc://127.0.0.1:{port}"], scratch)
+        assert done.returncode == 0, done.stderr[-4000:]
     assert not tiny.differences(local, tiny.contents(warehouse))
+    assert not tiny.differences(local, tiny.contents(streamed)), "files named by a stream of the server"
