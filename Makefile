@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-sail bench-cluster bench-declined bench-detection bench-elsewhere bench-variations
+.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-sail bench-cluster bench-declined bench-detection bench-elsewhere bench-variations bench-scale
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +99,10 @@ bench-variations: ## What each term and constant of the score is worth (about an
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m detection.variations --cache ../.cache/bench --seeds 41 \
 		--into ../docs/detection.md $(ARGS)
+
+bench-scale: ## The job's queries on metadata of a large organisation (3 GB of disk, half an hour)
+	@$(SETUP) --dev
+	@.venv/bin/python bench/scale.py --into docs/scale.md $(ARGS)
 
 build: ## Build wheel and source distribution into dist/
 	@$(SETUP) --dev
