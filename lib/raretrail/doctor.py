@@ -587,10 +587,11 @@ def runs_lines(rows: Sequence[dict[str, Any]], now: datetime, stale_after: timed
     if last["status"] == "failed":
         todo = "run it again: it goes on where it was; --debug shows where it fails"
         lines.append(Line("runs", "last run", "fail", f"{seen}: {last['message']}", todo))
-    elif last["status"] == "held":
+    elif last["status"] == "held" or last["held_scopes"]:
         scopes = ", ".join(last["held_scopes"] or ["all"])
         todo = "see data_quality for this run: mend the input, or the expectation; the next run judges again"
-        lines.append(Line("runs", "last run", "fail", f"{seen}, held: {scopes}; {last['message']}", todo))
+        state: State = "fail" if last["status"] == "held" else "warn"
+        lines.append(Line("runs", "last run", state, f"{seen}, held: {scopes}; {last['message']}", todo))
     else:
         lines.append(Line("runs", "last run", "ok", seen))
     scheduled = [row for row in rows if row["mode"] == "scheduled"]

@@ -210,6 +210,10 @@ def test_a_held_warehouse_names_its_holder(tmp_path: Path) -> None:
             [a_run(HOUR / 4, status="held", message="m", held_scopes=["account=1"]), a_run(HOUR / 2)],
             {"last run": "fail", "last good run": "ok"},
         ),
+        (
+            [a_run(HOUR / 4, mode="ingest", message="m", held_scopes=["account=1"]), a_run(HOUR / 2)],
+            {"last run": "warn", "last good run": "ok"},
+        ),
         ([a_run(99 * HOUR, mode="history")], {"last run": "ok", "last good run": "ok"}),
         (
             [a_run(HOUR / 4, mode="baseline"), a_run(48 * HOUR)],

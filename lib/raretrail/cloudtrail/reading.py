@@ -202,7 +202,9 @@ def _decoded(
             reused=frozenset(file.positions.reused),
             redaction=redaction,
         )
-        if file.error or result.content_hash != hashes[file.path]:
+        if file.error:
+            raise OSError(f"{file.path}: {file.error}; run again")
+        if result.content_hash != hashes[file.path]:
             raise OSError(f"{file.path}: changed while it was read; run again")
         if forgotten:
             forgotten.take_out(result)
@@ -409,7 +411,8 @@ def _map_files(
         return spark.createDataFrame(rows, table.spark_schema())
     if opened_here:
         return _map_here(spark, files, positions, read, table, settings.task_bytes)
-    return _map_binary(spark, files, positions, read, table, settings.time_column)
+    skip = table is STAGED_CENSUS
+    return _map_binary(spark, files, positions, read, table, settings.time_column, skip=skip)
 
 
 def _map_here(
@@ -449,10 +452,13 @@ def _map_binary(
     read: Read,
     table: Table,
     time_column: str | None,
+    *,
+    skip: bool,
 ) -> DataFrame:
+    """With skip, a file that cannot be opened is left out, whole; else it fails the job."""
     listed = [(path, *map(list, places)) for path, places in positions.items()]
     schema = "path string, leave_out array<int>, reused array<int>"
-    content = _contents(spark, [file.path for file in files], time_column).join(
+    content = _contents(spark, [file.path for file in files], time_column, skip=skip).join(
         F.broadcast(spark.createDataFrame(listed, schema)), "path", "left"
     )
 
@@ -471,13 +477,16 @@ def _map_binary(
     return content.mapInArrow(in_worker, table.spark_schema())
 
 
-def _contents(spark: SparkSession, paths: Sequence[str], time_column: str | None) -> DataFrame:
+def _contents(
+    spark: SparkSession, paths: Sequence[str], time_column: str | None, *, skip: bool
+) -> DataFrame:
     """path and content of files elsewhere and of shares of tables."""
     shares = [path for path in paths if is_table(path)]
     others = [path for path in paths if not is_table(path)]
     frames = []
     if others:
-        frames.append(spark.read.format("binaryFile").load(others).select("path", "content"))
+        files = spark.read.format("binaryFile").option("ignoreCorruptFiles", skip).load(others)
+        frames.append(files.select("path", "content"))
     if shares:
         frames.append(read_shares(spark, shares, time_column))
     return reduce(DataFrame.unionByName, frames)

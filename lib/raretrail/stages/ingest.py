@@ -29,7 +29,15 @@ from raretrail.baseline.facts import (
 )
 from raretrail.cloudtrail.copies import KEY, is_own_correction, to_file_verdicts, with_verdict
 from raretrail.cloudtrail.forgotten import Forgotten
-from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, describe, is_candidate, list_local
+from raretrail.cloudtrail.layout import (
+    FileInfo,
+    Refuse,
+    account_of,
+    day_of_delivery,
+    describe,
+    is_candidate,
+    list_local,
+)
 from raretrail.cloudtrail.notifications import messages_in, named_below
 from raretrail.cloudtrail.objects import list_objects
 from raretrail.cloudtrail.principals import PrincipalRules, load_rules
@@ -87,17 +95,35 @@ _MANY_DAYS = 7
 # What names one stored record, whatever its id.
 _RECORD = (*KEY, "source_file", "source_position")
 _PROGRESS = Callable[[str], None]
+# What the census says of a file that Spark passed over.
+_UNOPENED = {
+    "status": "unreadable",
+    "shape": "",
+    "records": 0,
+    "forgotten": None,
+    "written": 0,
+    "content_hash": "",
+    "detail": "Spark cannot open it; `raretrail doctor --spark` says what the storage answers",
+}
 
 
 @dataclass
 class Ingested:
     """What an ingest did: counts for `runs`, the days whose facts it wrote, the hours from which it took
-    copies out that had counted as events, and which messages that name files were not understood."""
+    copies out that had counted as events, which messages that name files were not understood, and by
+    account what of it may not be listed or read, and why."""
 
     counts: dict[str, int] = field(default_factory=dict)
     days: set[date] = field(default_factory=set)
     hours: set[datetime] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
+    denied: dict[str, str] = field(default_factory=dict)
+
+    def deny(self, where: str, why: str) -> None:
+        """Note that an account's file or folder may not be read; the first of each account stays."""
+        account = describe(where).account or account_of(where)
+        if account:
+            self.denied.setdefault(account, f"{where}: {why}")
 
     def add(self, **counts: int) -> None:
         for name, count in counts.items():
@@ -147,7 +173,9 @@ def ingest(
 
     Files delivered before `since`, or on or after `until`, are left. recent limits the listing to
     these day folders; None lists everything. With settled, what was taken in since then is compared
-    with all events once more (see `settle_copies`). UsageError when there is no trail to read.
+    with all events once more (see `settle_copies`). An account whose files may not be listed or read is
+    left out and noted. UsageError when there is no trail to read, or nothing of it may be; RaretrailError
+    when the credentials have expired.
     """
     if not settings.trail:
         raise UsageError("no trail to read: give --trail PATH or the setting trail")
@@ -158,7 +186,13 @@ def ingest(
     if settings.ingest.files_from and recent is not None:
         listed = _named_files(taking, settings.ingest.files_from, done)
     else:
-        listed = [file for root in settings.trail for file in _listed(taking, root, recent, since, until)]
+        listed = [
+            file
+            for root in settings.trail
+            for file in _listed(taking, root, recent, since, until, done.deny)
+        ]
+    if done.denied and not listed:
+        raise UsageError("nothing of the trail may be listed: " + "; ".join(done.denied.values()))
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
     wanted = [
         file for day, file in dated if (since is None or day >= since) and (until is None or day < until)
@@ -167,6 +201,9 @@ def ingest(
     fresh = only_new(wanted, warehouse)
     others = [file for file in fresh if describe(file.path).kind != "log"]
     logs = [file for file in fresh if describe(file.path).kind == "log"]
+    accounts = {describe(file.path).account for file in wanted}
+    if settings.ingest.files_from:
+        accounts.add("")  # that others are not named says nothing of them
     done.add(files_new=len(fresh), files=0, records=0, events=0, duplicates=0, quarantined=0)
     if others:
         _skip(taking, others)
@@ -177,7 +214,7 @@ def ingest(
         days = [day_of_delivery(file.path, file.modified_at) for file in batch]
         read += len(batch)
         progress(f"batch {number} of {len(batches)}: {len(batch)} files delivered {min(days)} to {max(days)}")
-        _take(taking, batch, done)
+        _take(taking, batch, done, accounts)
         progress(f"{read} of {len(logs)} files, {done.counts['events']} events")
     leave_taken(warehouse)
     if settled:
@@ -186,14 +223,19 @@ def ingest(
 
 
 def _listed(
-    taking: Taking, root: str, recent: Collection[date] | None, since: date | None, until: date | None
+    taking: Taking,
+    root: str,
+    recent: Collection[date] | None,
+    since: date | None,
+    until: date | None,
+    refuse: Refuse,
 ) -> list[FileInfo]:
     """What there is to read below one root of the trail, however it is found."""
     warehouse, how = taking.warehouse, taking.settings.ingest
     if is_table(root):
         return list_shares(warehouse.spark, root, recent, since, how.time_column)
     if how.listing == "folders":
-        return list_files(warehouse, taking.settings, root, recent, since, until)
+        return list_files(warehouse, taking.settings, root, recent, since, until, refuse)
     return list_streamed(
         warehouse, root, how.listing, state=how.listing_state, options=how.listing_options, since=since
     )
@@ -213,14 +255,15 @@ def list_files(
     recent: Collection[date] | None,
     since: date | None = None,
     until: date | None = None,
+    refuse: Refuse | None = None,
 ) -> list[FileInfo]:
     """The files of a trail below root: path, bytes, time of modification. Those before `since`, or from
-    `until` on, may be left out already."""
+    `until` on, may be left out already. refuse is told an account's folders that may not be listed."""
     local = local_path(root)
     if local:
-        return list_local(str(local), recent)
+        return list_local(str(local), recent, refuse)
     if s3.is_s3(root) and reads_s3(warehouse, settings):
-        return list_objects(root, recent, since, until)
+        return list_objects(root, recent, since, until, refuse)
     rows = (
         warehouse.spark.read.format("binaryFile")
         .option("recursiveFileLookup", "true")
@@ -305,7 +348,7 @@ def write_facts(warehouse: Warehouse, days: Collection[date], without: DataFrame
     together([partial(warehouse.replace, table, facts(of), these) for table, of in _FACTS])
 
 
-def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
+def _take(taking: Taking, files: list[FileInfo], done: Ingested, accounts: Collection[str | None]) -> None:
     warehouse = taking.warehouse
     census = _staged_census(taking, files)
     told = [row.asDict() for row in census.where("kind IN ('file', 'part')").collect()]
@@ -323,7 +366,9 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
         others = stored if stored is not None else records.limit(0)
         judged = with_verdict(records, others, _set_aside_before(warehouse, span))
         verdicts = {row["source_file"]: row.asDict() for row in to_file_verdicts(judged).collect()}
-    facts_of_files = {row["source_file"]: row for row in told if row["kind"] == "file"}
+    facts_of_files = {file.path: dict(_UNOPENED) for file in files}
+    facts_of_files |= {row["source_file"]: row for row in told if row["kind"] == "file"}
+    heed_refusals(facts_of_files, done, accounts)
     displaced = sorted(path for path, verdict in verdicts.items() if verdict["displaced"])
     days = {day for verdict in verdicts.values() for day in verdict["days"]}
 
@@ -358,6 +403,25 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested) -> None:
             done.add(files_unreadable=1)
         if row["forgotten"]:
             done.add(forgotten=row["forgotten"])
+
+
+def heed_refusals(facts: dict[str, dict[str, Any]], done: Ingested, accounts: Collection[str | None]) -> None:
+    """Note the accounts whose files may not be read.
+
+    facts are the census' rows of files by path; accounts those of all files listed, None among them for a
+    file that names none. RaretrailError where credentials have expired, UsageError where nothing of the
+    trail may be read.
+    """
+    reasons = {path: row["detail"] for path, row in facts.items() if row["status"] == "unreadable"}
+    for path, reason in reasons.items():
+        if s3.is_expired(reason):
+            raise RaretrailError(f"{path}: {reason}")
+        if s3.is_denied(reason):
+            done.deny(path, reason)
+    # An account of which nothing new came may still be readable: then only the others are held back.
+    denied = [path for path, reason in reasons.items() if s3.is_denied(reason)]
+    if denied and len(denied) == len(facts) and set(accounts) - {None} <= done.denied.keys():
+        raise UsageError(f"{denied[0]}: {reasons[denied[0]]}; no file of the trail may be read")
 
 
 def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:

@@ -28,7 +28,7 @@ from raretrail.stages.baseline import (
     ensure_known_places,
     known_uses,
 )
-from raretrail.stages.check import check, check_coverage, prepare_check
+from raretrail.stages.check import check, check_coverage, check_denied, prepare_check
 from raretrail.stages.coverage import cover, judged_hours
 from raretrail.stages.ingest import ingest
 from raretrail.stages.late import late_buckets, staged_touched, touched_by
@@ -79,7 +79,8 @@ class Plan:
 
 @dataclass
 class Run:
-    """A run in progress: where, under what settings, and its record in `runs` so far."""
+    """A run in progress: where, under what settings, its record in `runs` so far, and the accounts of which
+    files may not be read, with why."""
 
     warehouse: Warehouse
     settings: Settings
@@ -91,6 +92,7 @@ class Run:
     target: Target | None = None
     record: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    denied: dict[str, str] = field(default_factory=dict)
 
     @property
     def now(self) -> datetime:
@@ -161,6 +163,7 @@ def run(
             this.messages.append(old)
         try:
             _do(this, steps)
+            _hold_denied(this, steps)
         except BaseException as error:
             this.record |= {"status": "failed", "message": _first_line(error)}
             with suppress(Exception):  # whatever failed the run may keep this from being written, too
@@ -285,7 +288,7 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     else:
         since, until = (this.as_of - history).date(), None
         listed = [r["started_at"] for r in earlier if r["counts"].get("listed_all")]
-        if listed and this.now - max(listed) < _FULL_LISTING:
+        if listed and this.now - max(listed) < _FULL_LISTING and not is_readable_again(earlier, max(listed)):
             today = this.as_of.date()
             recent = {today + timedelta(days=d) for d in range(-settings.recent_days, 2)}
         elif listed:
@@ -307,6 +310,9 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     counts["listed_all"] = int(recent is None and not this.span)
     this.record["event_days"] = sorted(taken.days)
     this.record["late_buckets"] = sorted(taken.hours)
+    this.denied = taken.denied
+    if taken.denied:
+        counts["accounts_denied"] = len(taken.denied)
     if counts.get("files_outside") and not counts["files_new"] and not this.warehouse.exists(EVENTS):
         this.messages.append(
             f"all {counts['files_outside']} files of the trail were delivered outside "
@@ -439,6 +445,11 @@ def _take_up_staged(this: Run, earlier: list[dict[str, Any]]) -> Touched | None:
     if not staged:
         raise UsageError("nothing is staged: run `raretrail score` before `raretrail publish`")
     last = staged[-1]
+    taken = [r for r in earlier if "files_listed" in r["counts"]]
+    for scope in taken[-1]["held_scopes"] if taken and taken[-1]["counts"].get("accounts_denied") else ():
+        column, _, account = scope.partition("=")
+        if column == "recipient_account_id":
+            this.denied[account] = f"Run {taken[-1]['run_id']} says why: see message in runs"
     for name in ("window_from", "window_to", "late_buckets", "as_of"):
         this.record[name] = last[name]
     return staged_touched(this.warehouse) if last["counts"].get("touched") else None
@@ -496,7 +507,9 @@ def _publish(
         relied = sorted({*window.days, *plan.changed_beside(window)})
         upto = next((upto for _, end, upto in plan.spans if end == window.end), record["as_of"].date())
         covered = judged_hours(this.warehouse, window, covered_at)
-        gate = check(this.warehouse, this.settings, record["run_id"], relied, upto, this.now, covered)
+        gate = check(
+            this.warehouse, this.settings, record["run_id"], relied, upto, this.now, covered, this.denied
+        )
     with this.stage("publish"):
         alert = record["mode"] != "history"
         days = judged.union(window.days)
@@ -546,6 +559,35 @@ def _send_alerts(this: Run) -> None:
         "alerts_given_up": sent.given_up,
     }
     this.messages += sent.messages
+
+
+def _hold_denied(this: Run, steps: tuple[str, ...]) -> None:
+    """Hold accounts of which files may not be read, where no check had anything to judge. A run that does not
+    publish notes them, for the one that will."""
+    scopes = {f"recipient_account_id={account}" for account in this.denied}
+    if scopes <= set(this.record["held_scopes"]) or this.record["held_scopes"] == ["all"]:
+        return
+    if "publish" in steps:
+        with this.stage("check"):
+            run_id = this.record["run_id"]
+            _hold(this, check_denied(this.warehouse, this.settings, run_id, this.now, this.denied))
+        return
+    told = [
+        f"The files of account {account} cannot be taken in. {why}" for account, why in this.denied.items()
+    ]
+    this.messages += told
+    this.record |= {"held_scopes": sorted(scopes), "message": "; ".join(told)}
+
+
+def is_readable_again(earlier: list[dict[str, Any]], since: datetime) -> bool:
+    """Whether files of an account might not be read since everything was listed, and now may: those that
+    waited may be older than what else is listed."""
+    denied = [
+        bool(r["counts"].get("accounts_denied"))
+        for r in earlier
+        if r["started_at"] >= since and "files_listed" in r["counts"]
+    ]
+    return any(denied) and not denied[-1]
 
 
 def _hold(this: Run, gate: Gate) -> None:
