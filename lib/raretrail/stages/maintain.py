@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyspark.sql import functions as F
 
-from raretrail import tables
+from raretrail import s3, tables
 from raretrail.tables import Table
 from raretrail.together import together
 from raretrail.warehouse import Warehouse
@@ -33,10 +33,11 @@ SCRATCH = (
     "values",
     "withheld",
 )
-# Vacuuming lists a table's files with so many tasks, 10,000 by default: most of a minute for each table
-# on one machine, whatever its size.
+# Vacuuming lists a table's files with so many tasks, 10,000 by default: a minute or two for each table on one
+# machine, whatever its size. A table has a folder a day, and a listing of S3 takes some milliseconds.
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_HERE = 8
+_LISTING_ELSEWHERE = 64
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,13 @@ def _files(warehouse: Warehouse, table: Table) -> set[str] | None:
 
 @contextmanager
 def _listing_as_suits(warehouse: Warehouse) -> Iterator[None]:
-    """For a directory of this machine list with few tasks; elsewhere leave it to the cluster."""
+    """List with few tasks; on Databricks and over Connect leave it to the cluster, whose setting it is."""
     conf = warehouse.spark.conf
-    if not warehouse.directory:
+    if not warehouse.directory and not s3.is_ours(warehouse.spark):
         yield
         return
     before = conf.get(_LISTING)
-    conf.set(_LISTING, _LISTING_HERE)
+    conf.set(_LISTING, _LISTING_HERE if warehouse.directory else _LISTING_ELSEWHERE)
     try:
         yield
     finally:
