@@ -86,7 +86,7 @@ class Lease:
         self._ended.set()
         if self._thread:
             self._thread.join()
-        if self._lost is None:
+        if self._lost is None and self._etag:
             with suppress(Exception):  # it grows old by itself
                 self._put(holder="", IfMatch=self._etag)
 
@@ -122,7 +122,7 @@ class Lease:
         from botocore.exceptions import ClientError
 
         try:
-            answer = s3.ask("get_object", Bucket=self._bucket, Key=self._key)
+            text, answer = s3.whole(self._bucket, self._key)
         except ClientError as error:
             if error.response["Error"].get("Code") in ("NoSuchKey", "404"):
                 return None
@@ -130,7 +130,7 @@ class Lease:
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         age = max(now - answer["LastModified"], timedelta(0))
         try:
-            body = json.loads(answer["Body"].read())
+            body = json.loads(text)
             return _Found(str(body["holder"]), str(body["mark"]), answer["ETag"], age)
         except (ValueError, KeyError, TypeError):
             return _Found("another process", "", answer["ETag"], age)
@@ -149,8 +149,8 @@ class _Found(NamedTuple):
 def held(location: str, lasts: timedelta = LASTS) -> Iterator[Lease]:
     """Hold a warehouse in S3 for the length of a block."""
     lease = Lease(location, lasts)
-    lease.take()
     try:
+        lease.take()  # which may have written it and fail then
         yield lease
     finally:
         lease.release()

@@ -324,6 +324,32 @@ def look_up(location: str) -> Object | None:
     return Object(key, found["ContentLength"], found["LastModified"].replace(microsecond=0))
 
 
+def whole(
+    bucket: str, key: str, fits: Callable[[bytes, dict[str, Any]], bool] = lambda data, answer: True
+) -> tuple[bytes, dict[str, Any]]:
+    """An object's bytes and the answer they came with; what breaks off or does not fit is asked for again.
+
+    ClientError, BotoCoreError; OSError where no bytes did fit.
+    """
+    from botocore.exceptions import BotoCoreError
+
+    lost: Exception = AssertionError()
+    for _ in range(_READS):
+        try:
+            answer = ask("get_object", Bucket=bucket, Key=key)
+            data: bytes = answer["Body"].read()
+        except BotoCoreError as error:
+            lost = error
+            continue
+        if fits(data, answer):
+            return data, answer
+        lost = OSError(
+            "the bytes are not those that the ETag is the MD5 of; where this server's ETags are none, set "
+            f"ingest.s3_reader to spark (asked {_READS} times)"
+        )
+    raise lost
+
+
 def read(location: str) -> bytes:
     """An object's bytes, all of them. OSError that says what is wrong, in a line of `why`.
 
@@ -331,24 +357,12 @@ def read(location: str) -> bytes:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    bucket, key = split(location)
-    lost = ""
-    for _ in range(_READS):
-        try:
-            answer = ask("get_object", Bucket=bucket, Key=key)
-            data: bytes = answer["Body"].read()
-        except ClientError as error:
-            raise OSError(why(error, "s3:GetObject")) from None
-        except BotoCoreError as error:
-            lost = why(error, "s3:GetObject")
-            continue
-        if _is_as_stored(data, answer):
-            return data
-        lost = (
-            "the bytes are not those that the ETag is the MD5 of; where this server's ETags are none, set "
-            "ingest.s3_reader to spark"
-        )
-    raise OSError(f"{lost} (asked {_READS} times)")
+    try:
+        return whole(*split(location), _is_as_stored)[0]
+    except ClientError as error:
+        raise OSError(why(error, "s3:GetObject")) from None
+    except BotoCoreError as error:
+        raise OSError(f"{why(error, 's3:GetObject')} (asked {_READS} times)") from None
 
 
 def _is_as_stored(data: bytes, answer: dict[str, Any]) -> bool:

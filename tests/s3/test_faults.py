@@ -12,6 +12,7 @@ import pytest
 from raretrail import s3 as ours
 from raretrail.cloudtrail.objects import list_objects
 from raretrail.errors import RaretrailError, UsageError
+from raretrail.lease import held
 from s3_faults import Fault, Proxy
 from s3_server import User
 
@@ -135,6 +136,21 @@ def test_a_listing_that_fails_is_one_line(
     assert type(raised.value) is error
     assert "\n" not in str(raised.value)
     assert not refused
+
+
+def test_a_lock_that_is_asked_for_on_a_bad_day_is_held_or_left_to_others(through: Proxy, bucket: str) -> None:
+    """What fails after the lock was written must not block the next run until the lock grows old."""
+    warehouse = f"s3://{bucket}/w"
+    passing = Fault("cut", operation="GetObject", times=2)
+    through.does(passing)
+    with held(warehouse):
+        assert passing.done == 2
+    through.does(Fault("answer", operation="GetObject"))
+    with pytest.raises(RaretrailError, match="InternalError"), held(warehouse):
+        pass
+    through.does()
+    with held(warehouse) as lease:
+        lease.require()
 
 
 # ------------------------------------------------------------------------------------- credentials
