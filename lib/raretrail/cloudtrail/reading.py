@@ -477,9 +477,7 @@ def _map_binary(
     return content.mapInArrow(in_worker, table.spark_schema())
 
 
-def _contents(
-    spark: SparkSession, paths: Sequence[str], time_column: str | None, *, skip: bool
-) -> DataFrame:
+def _contents(spark: SparkSession, paths: Sequence[str], time_column: str | None, *, skip: bool) -> DataFrame:
     """path and content of files elsewhere and of shares of tables."""
     shares = [path for path in paths if is_table(path)]
     others = [path for path in paths if not is_table(path)]

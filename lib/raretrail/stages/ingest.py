@@ -187,9 +187,7 @@ def ingest(
         listed = _named_files(taking, settings.ingest.files_from, done)
     else:
         listed = [
-            file
-            for root in settings.trail
-            for file in _listed(taking, root, recent, since, until, done.deny)
+            file for root in settings.trail for file in _listed(taking, root, recent, since, until, done.deny)
         ]
     if done.denied and not listed:
         raise UsageError("nothing of the trail may be listed: " + "; ".join(done.denied.values()))
