@@ -15,17 +15,21 @@ from pyspark.sql import SparkSession
 
 from factories import call, trail_file
 from raretrail import cli, session
+from raretrail.doctor import runs_lines
 from raretrail.errors import EXIT_DONE, EXIT_FAILED, EXIT_HELD, EXIT_USAGE
+from raretrail.look import open_duckdb
 from raretrail.session import close_session, in_words, open_session
 from raretrail.settings import Settings, load_settings
+from raretrail.show.text import in_utc
 from raretrail.stages.run import Ended, run
-from raretrail.tables import EVENTS, INCIDENTS, INGEST_FILES, Table
+from raretrail.tables import ANOMALIES, EVENTS, INGEST_FILES, RUNS, Table
 from raretrail.warehouse import Warehouse, rows_of
 from s3_faults import Fault, Proxy
 
 pytestmark = pytest.mark.cluster
 
-ONE, OTHER = "111122223333", "999988887777"
+ONE, OTHER, THIRD = "111122223333", "999988887777", "444455556666"
+HOUR = timedelta(hours=1)
 HOME, AWAY = "87.210.98.182", "212.142.174.158"
 NOON = datetime(2026, 2, 15, 12, tzinfo=UTC)
 DENIED: dict[str, Any] = {"kind": "answer", "status": 403, "code": "AccessDenied"}
@@ -187,38 +191,47 @@ def test_a_log_whose_listing_lags_loses_nothing(job: Job) -> None:
 # --------------------------------------------------------------------------------------- permissions
 
 
-@pytest.mark.parametrize(
-    ("operation", "action"), [("ListObjectsV2", "s3:ListBucket"), ("GetObject", "s3:GetObject")]
-)
-def test_an_account_that_is_denied_is_held_back_alone(
-    job: Job, tmp_path: Path, operation: str, action: str
-) -> None:
-    """All of its findings stay staged, those of others are published; given back, it catches up."""
+def test_an_account_that_is_denied_is_held_back_alone(job: Job, tmp_path: Path) -> None:
+    """One that may not be listed and one that may not be read: all of their findings stay staged, those of
+    the other are published; given back, they catch up."""
     where = f"s3a://{job.bucket}/warehouse"
     settings = load_settings(options={"trail": [job.root], "warehouse": where, "alerts": {"min_score": 0}})[0]
+    denied = {OTHER: ("ListObjectsV2", "s3:ListBucket"), THIRD: ("GetObject", "s3:GetObject")}
     for n in range(1, 11):
         day = NOON - timedelta(days=n)
-        for account in (ONE, OTHER):
+        for account in (ONE, *denied):
             job.deliver(account, "habit", day, ana=f"iam:GetUser {HOME}", ben=f"s3:ListBuckets {HOME}")
     run(job.spark, settings, as_of=NOON)
-    for account in (ONE, OTHER):
+    for account in (ONE, *denied):
         job.deliver(account, "away", NOON, ana=f"iam:CreateAccessKey {AWAY}")
-    prefix = f"{job.bucket}/AWSLogs/o-abc123/{OTHER}/.*"
-    job.proxy.does(Fault(operation=operation, where=prefix, **DENIED))
+    job.proxy.does(
+        *(
+            Fault(operation=operation, where=f"{job.bucket}/AWSLogs/o-abc123/{account}/.*", **DENIED)
+            for account, (operation, _) in denied.items()
+        )
+    )
     ended = run(job.spark, settings, as_of=NOON + timedelta(hours=1))
     job.proxy.does()
     assert ended.exit_code == EXIT_HELD
-    assert ended.record["held_scopes"] == [f"recipient_account_id={OTHER}"]
-    told = [message for message in ended.messages if OTHER in message and action in message]
-    assert told, ended.messages
-    print(told[0])
-    assert f"s3://{job.bucket}/AWSLogs/o-abc123/{OTHER}/" in told[0]
-    assert "\n" not in told[0]
+    assert ended.record["held_scopes"] == [f"recipient_account_id={account}" for account in sorted(denied)]
+    for account, (_, action) in denied.items():
+        (told,) = [message for message in ended.messages if account in message]
+        assert f"s3://{job.bucket}/AWSLogs/o-abc123/{account}/" in told
+        assert f"AccessDenied: {action} is not allowed; allow it" in told
+        assert "\n" not in told and told in ended.record["message"]
     warehouse = Warehouse(job.spark, where)
-    assert {row["recipient_account_id"] for row in rows_of(warehouse.read(INCIDENTS))} == {ONE}
+    assert {row["recipient_account_id"] for row in rows_of(warehouse.read(ANOMALIES))} == {ONE}
+    with open_duckdb(where) as look:
+        rows = look.rows(RUNS, order=(("started_at", "desc"),))
+    for row in rows:
+        row["started_at"] = in_utc(row["started_at"])
+    (line,) = [
+        one for one in runs_lines(rows, in_utc(rows[0]["finished_at"]), HOUR) if one.name == "last run"
+    ]
+    assert line.state == "fail" and all(account in line.seen for account in denied)
     ended = run(job.spark, settings, as_of=NOON + timedelta(hours=1, minutes=15))
     assert ended.exit_code == EXIT_DONE
-    assert {row["recipient_account_id"] for row in rows_of(warehouse.read(INCIDENTS))} == {ONE, OTHER}
+    assert {row["recipient_account_id"] for row in rows_of(warehouse.read(ANOMALIES))} == {ONE, *denied}
 
 
 @pytest.fixture
