@@ -976,7 +976,7 @@ def _spark(settings: Settings, size: Size = "small") -> Iterator[SparkSession]:
 
 
 def _session_settings(settings: Settings, size: Size) -> SessionSettings:
-    from raretrail.s3 import is_s3
+    from raretrail.s3 import needs_s3
     from raretrail.session import SessionSettings
 
     return SessionSettings(
@@ -985,7 +985,7 @@ def _session_settings(settings: Settings, size: Size) -> SessionSettings:
         driver_memory=settings.spark.driver_memory,
         cores=settings.spark.cores,
         ui=settings.spark.ui,
-        s3=any(map(is_s3, [*settings.trail, settings.warehouse or ""])),
+        s3=any(map(needs_s3, [*settings.trail, settings.warehouse or ""])),
     )
 
 

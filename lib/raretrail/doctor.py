@@ -687,8 +687,13 @@ def _with_spark(
                 lines += _guarded("installation", "workers", lambda: _workers(spark, settings))
             if "clock" in groups:
                 lines += _guarded("clock", "spark's clock", lambda: _spark_clock(spark))
+            when = settings.ingest.time_column
             for root in _remote_roots(settings) if "trail" in groups else ():
-                lines += _guarded("trail", f"trail {root}", lambda r=root: [_remote_trail(spark, r, now)])  # type: ignore[misc]
+                lines += _guarded(
+                    "trail",
+                    f"trail {root}",
+                    lambda r=root: [_remote_trail(spark, r, now, when)],  # type: ignore[misc]
+                )
             if not settings.warehouse:
                 return lines
             warehouse = Warehouse(spark, settings.warehouse)
@@ -775,8 +780,9 @@ def _spark_clock(spark: SparkSession) -> list[Line]:
     return [_clock_line("spark's clock", "Spark's time", "this machine's", apart)]
 
 
-def _remote_trail(spark: SparkSession, root: str, now: datetime) -> Line:
-    """Whether a trail elsewhere has files of today or yesterday; lists those day folders only."""
+def _remote_trail(spark: SparkSession, root: str, now: datetime, time_column: str | None = None) -> Line:
+    """Whether a trail elsewhere has files of today or yesterday; lists those day folders only. Of a table,
+    whether it has rows of these days, by `time_column` where its records are one text."""
     from pyspark.errors import AnalysisException
 
     from raretrail.cloudtrail.table_input import is_table, list_shares
@@ -785,9 +791,8 @@ def _remote_trail(spark: SparkSession, root: str, now: datetime) -> Line:
         return _s3_trail(root, now)
     name = f"trail {root}"
     if is_table(root):
-        shares = list_shares(spark, root, {now.date(), now.date() - timedelta(days=1)})
-        if shares:
-            return Line("trail", name, "ok", f"rows of today or yesterday in {len(shares):,} shares of files")
+        if list_shares(spark, root, {now.date(), now.date() - timedelta(days=1)}, None, time_column):
+            return Line("trail", name, "ok", "a table with rows of today or yesterday")
         return Line("trail", name, "warn", "no rows of today or yesterday", "see what writes the table")
     found = 0
     for day in (now.date(), now.date() - timedelta(days=1)):

@@ -56,6 +56,12 @@ def is_s3(location: str) -> bool:
     return location.startswith(_SCHEMES)
 
 
+def needs_s3(location: str) -> bool:
+    """Whether whoever opens a location meets S3: it lies there, or is a table (`table:parquet.`s3a://…``)
+    whose path does."""
+    return is_s3(location) or is_s3(location.partition("`")[2])
+
+
 def is_installed() -> bool:
     """Whether this process can reach S3 by itself."""
     return find_spec("boto3") is not None

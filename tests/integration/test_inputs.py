@@ -94,6 +94,7 @@ def of_files(
     yield _take(spark, str(trail), str(tmp_path_factory.mktemp("files") / "w"))[0]
 
 
+@pytest.mark.slow
 def test_rows_of_raw_text_become_what_files_become(
     spark: SparkSession, records: list[Json], of_files: Warehouse, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_rows_of_raw_text_become_what_files_become(
     assert warehouse.read(EVENTS).count() == len(records) + len(new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["athena", "delivered", "ocsf"])
 def test_columns_in_parquet_become_what_files_become(
     spark: SparkSession, records: list[Json], of_files: Warehouse, tmp_path: Path, form: str
@@ -188,6 +190,7 @@ def test_what_is_no_trail_is_told(spark: SparkSession, tmp_path: Path) -> None:
         _take(spark, "table:seen", f"{tmp_path}/w")
 
 
+@pytest.mark.slow
 def test_a_stream_names_the_files_that_a_listing_finds(
     spark: SparkSession, trail: Path, of_files: Warehouse, tmp_path: Path
 ) -> None:

@@ -272,3 +272,21 @@ def test_months_to_be_read_get_a_large_session(tmp_path: Path, monkeypatch: pyte
     assert size() == "large" and size(size="small") == "small"
     (tmp_path / "w" / "events").mkdir(parents=True)
     assert size() == "small" and size(span=("from", "to")) == "large"
+
+
+@pytest.mark.parametrize(
+    ("trail", "warehouse", "needs"),
+    [
+        ("/trail", "/w", False),
+        ("s3://b/trail", "/w", True),
+        ("/trail", "s3a://b/w", True),
+        ("table:main.security.cloudtrail", "/w", False),
+        ("table:parquet.`/lake/region=*`", "/w", False),
+        ("table:parquet.`s3a://b/lake/region=*`", "/w", True),
+    ],
+)
+def test_a_session_has_s3_where_trail_or_warehouse_lies_there(
+    trail: str, warehouse: str, needs: bool
+) -> None:
+    settings, _ = load_settings(options={"trail": [trail], "warehouse": warehouse})
+    assert cli._session_settings(settings, "small").s3 is needs
