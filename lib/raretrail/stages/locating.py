@@ -67,8 +67,11 @@ def ensure_places(warehouse: Warehouse, addresses: DataFrame, geo: Geo, now: dat
 def places_of(warehouse: Warehouse, build: str, addresses: DataFrame | None = None) -> DataFrame:
     """`places` of one build, one row an address; only of addresses (source_ip_address), few of them, where
     given."""
-    places = warehouse.read(PLACES).where(F.col("geo_build") == build)
-    if addresses is not None:
-        wanted = addresses.select("source_ip_address").distinct()
-        places = places.join(F.broadcast(wanted), "source_ip_address", "left_semi")
-    return places.dropDuplicates(["source_ip_address"])
+
+    def placed(rows: DataFrame) -> DataFrame:
+        return rows.where(F.col("geo_build") == build).dropDuplicates(["source_ip_address"])
+
+    if addresses is None:
+        return warehouse.kept(PLACES, f"places of {build}", placed)
+    wanted = F.broadcast(addresses.select("source_ip_address").distinct())
+    return placed(warehouse.read(PLACES).join(wanted, "source_ip_address", "left_semi"))
