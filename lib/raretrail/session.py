@@ -61,6 +61,13 @@ _S3 = {
     "spark.hadoop.delta.enableFastS3AListFrom": "true",
 }
 
+_KEPT_FOR_THE_UI = (
+    "spark.ui.retainedJobs",
+    "spark.ui.retainedStages",
+    "spark.ui.retainedTasks",
+    "spark.sql.ui.retainedExecutions",
+)
+
 # C1 and the serial collector more than halve a small run, which is mostly start-up and compiling.
 _JVM_FLAGS = {
     # With C1 alone the code cache is 48 MB, which a run fills; then nothing is compiled any more.
@@ -447,6 +454,10 @@ def local_conf(
         "spark.sql.warehouse.dir": (scratch / "warehouse").as_uri(),
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
+        # Nobody looks at what was done long ago, and a resident process would keep it.
+        **dict.fromkeys(_KEPT_FOR_THE_UI, "100"),
+        # Where each column expression was written costs more calls into the JVM than the expression.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         **_WRITING,
         # Adaptive execution joins what turns out small, and cannot part what turns out large.
