@@ -127,12 +127,15 @@ def known_changes(warehouse: Warehouse, end: date) -> DataFrame:
     return between(warehouse.read(CHANGES_DAILY), end - timedelta(days=_HELD_DAYS), end)
 
 
-def stored_days(warehouse: Warehouse, first: date, last: date) -> list[date]:
-    """The days from first to last that the warehouse has a snapshot of, ascending. One made before areas
-    were counted is none."""
-    within = F.col("as_of").between(F.lit(first), F.lit(last)) & (F.col("dimension") == "area")
-    rows = warehouse.read(BASELINE_DIMENSION).where(within).select("as_of").distinct().collect()
-    return sorted(row["as_of"] for row in rows)
+def stored_days(warehouse: Warehouse, first: date | None = None, last: date | None = None) -> list[date]:
+    """The days from first to last, both by default without bound, that the warehouse has a snapshot of,
+    ascending. One made before areas were counted is none."""
+    rows = warehouse.read(BASELINE_DIMENSION).where("dimension = 'area'")
+    if first is not None:
+        rows = rows.where(F.col("as_of") >= F.lit(first))
+    if last is not None:
+        rows = rows.where(F.col("as_of") <= F.lit(last))
+    return sorted(row["as_of"] for row in rows.select("as_of").distinct().collect())
 
 
 def stored_snapshot(warehouse: Warehouse, days: Collection[date]) -> Snapshot:
@@ -216,7 +219,7 @@ def rebuild_baseline(warehouse: Warehouse, geo: Geo, now: datetime) -> date | No
 
     Killed in between it leaves no snapshot, and the next run builds one.
     """
-    stored = stored_days(warehouse, date.min, date.max)
+    stored = stored_days(warehouse)
     # The dimension table goes first: while it has a day, that day counts as stored.
     for table in (BASELINE_DIMENSION, *BASELINES, BASELINE_COVERAGE_HOUR):
         if warehouse.exists(table):
