@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +270,7 @@ def _check_rebuilt(warehouse: Warehouse, fresh: Path) -> None:
     other = Warehouse(warehouse.spark, str(fresh))
     days = {row["event_date"] for row in other.read(EVENTS).select("event_date").distinct().collect()}
     write_facts(other, days)
-    (as_of,) = stored_days(warehouse)
+    (as_of,) = stored_days(warehouse, date.min, date.max)
     assert advance_baseline(other, open_geo(_settings(fresh).geo), as_of, set(), NOW) == "built"
     chosen = (*tables.FACTS, tables.FIRST_USES, *tables.BASELINES, tables.BASELINE_COVERAGE_HOUR)
     wanted, found = _contents(fresh, chosen), _contents(root, chosen)

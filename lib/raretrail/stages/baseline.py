@@ -127,10 +127,11 @@ def known_changes(warehouse: Warehouse, end: date) -> DataFrame:
     return between(warehouse.read(CHANGES_DAILY), end - timedelta(days=_HELD_DAYS), end)
 
 
-def stored_days(warehouse: Warehouse) -> list[date]:
-    """The days the warehouse has a snapshot of, ascending. One made before areas were counted is none."""
-    dimensions = warehouse.read(BASELINE_DIMENSION)
-    rows = dimensions.where("dimension = 'area'").select("as_of").distinct().collect()
+def stored_days(warehouse: Warehouse, first: date, last: date) -> list[date]:
+    """The days from first to last that the warehouse has a snapshot of, ascending. One made before areas
+    were counted is none."""
+    within = F.col("as_of").between(F.lit(first), F.lit(last)) & (F.col("dimension") == "area")
+    rows = warehouse.read(BASELINE_DIMENSION).where(within).select("as_of").distinct().collect()
     return sorted(row["as_of"] for row in rows)
 
 
@@ -171,13 +172,16 @@ def advance_baseline(
     of the days before as_of at least. With judged_anew something was alerted on a day before as_of since
     its snapshot was made. Says what it did: 'kept', 'advanced' or 'built'.
     """
+    within = sorted(day for day in changed if as_of - timedelta(days=WINDOW_DAYS) <= day)
+    # An older snapshot than of these days is neither walked from nor made again; looking for one would take
+    # longer with every day.
+    stored = stored_days(warehouse, min([as_of - timedelta(days=_WALKED_DAYS), *within]), as_of)
+    latest = stored[-1] if stored else None
+    stale = [day for day in within if latest and day < latest]
+    if latest == as_of and not stale and not judged_anew:
+        return "kept"
     first = first_fact_day(warehouse)
     if first is None or first >= as_of:
-        return "kept"
-    stored = [day for day in stored_days(warehouse) if day <= as_of]
-    latest = stored[-1] if stored else None
-    stale = sorted(day for day in changed if latest and as_of - timedelta(days=WINDOW_DAYS) <= day < latest)
-    if latest == as_of and not stale and not judged_anew:
         return "kept"
     ensure_known_places(warehouse, geo, as_of, now)
     moved = _withhold(warehouse, as_of)
@@ -212,7 +216,7 @@ def rebuild_baseline(warehouse: Warehouse, geo: Geo, now: datetime) -> date | No
 
     Killed in between it leaves no snapshot, and the next run builds one.
     """
-    stored = stored_days(warehouse)
+    stored = stored_days(warehouse, date.min, date.max)
     # The dimension table goes first: while it has a day, that day counts as stored.
     for table in (BASELINE_DIMENSION, *BASELINES, BASELINE_COVERAGE_HOUR):
         if warehouse.exists(table):
@@ -323,8 +327,9 @@ def _advance(
     firsts are the days whose first uses are to be found anew, by default the same; learnt is what may be
     held, by default as of the latest baseline.
     """
-    known = set(stored_days(warehouse))
-    for day in changed if firsts is None else firsts:
+    days = changed if firsts is None else firsts
+    known = set(stored_days(warehouse, min(days), max(days)))
+    for day in days:
         if day in known:
             warehouse.replace(
                 FIRST_USES,

@@ -185,11 +185,13 @@ def _calibrated(
     settings: Settings,
     stay: DataFrame,
     incidents: DataFrame,
-    days: Collection[date],
+    days: Sequence[date],
     judged: Collection[date],
 ) -> DataFrame:
-    """The calibrations of the days; those not there yet are made of the incidents before each."""
-    stored = warehouse.read(CALIBRATIONS).where(F.col("settings_hash") == settings.hash)
+    """The calibrations of the days and of the time their incidents reach back. Of the days those not there
+    yet are made of the incidents before each."""
+    since = _chained_since(days)
+    stored = _calibrations(warehouse, settings, since)
     known = {row["as_of"] for row in stored.select("as_of").collect()}
     missing = [day for day in days if day not in known]
     if missing:
@@ -202,7 +204,13 @@ def _calibrated(
         basis = others.select("first_date", "bits").unionByName(incidents.select("first_date", "bits"))
         rows = to_calibrations(warehouse.spark, basis, missing, judged)
         warehouse.merge(CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[])
-    return warehouse.read(CALIBRATIONS).where(F.col("settings_hash") == settings.hash)
+    return _calibrations(warehouse, settings, since)
+
+
+def _calibrations(warehouse: Warehouse, settings: Settings, since: date) -> DataFrame:
+    return warehouse.read(CALIBRATIONS).where(
+        (F.col("settings_hash") == settings.hash) & (F.col("as_of") >= F.lit(since))
+    )
 
 
 def _publish_incidents(
@@ -239,12 +247,12 @@ def _publish_incidents(
         # Of the same commit as alerted_at, so that no alert is lost to a run that ends here.
         revision = F.coalesce(F.col("alert_revision") + 1, F.lit(0))
         rows = rows.withColumn("alert_revision", F.when(chosen, revision).otherwise(F.col("alert_revision")))
-    warehouse.merge(INCIDENTS, rows)
+    since = _chained_since(days)
+    warehouse.merge(INCIDENTS, rows, only=f"t.first_date >= DATE'{since}'")
     # Not before those that take their place are there: these hold what was alerted of them.
     _remove_gone(warehouse, days)
-    written = warehouse.read(INCIDENTS).join(
-        F.broadcast(incidents.select("incident_id")), "incident_id", "left_semi"
-    )
+    lately = warehouse.read(INCIDENTS).where(F.col("first_date") >= F.lit(since))
+    written = lately.join(F.broadcast(incidents.select("incident_id")), "incident_id", "left_semi")
     counts = written.agg(
         F.count(F.lit(1)).alias("incidents"),
         F.count_if(F.col("alerted_at") == F.lit(now)).alias("alerts"),
@@ -263,15 +271,17 @@ def _known_alerts(warehouse: Warehouse, findings: DataFrame, days: Sequence[date
             "id"
         ),
     ).distinct()
-    since = days[0] - timedelta(days=2 * _CHAIN_DAYS)
+    since = _chained_since(days)
     standing = (
         warehouse.read(ANOMALIES)
         .where(F.col("bucket_date") >= F.lit(since))
         .select(F.col("incident_id").alias("id"), F.lit(True).alias("stands"))
         .distinct()
     )
-    stored = warehouse.read(INCIDENTS).select(
-        F.col("incident_id").alias("id"), "alerted_at", "alert_revision"
+    stored = (
+        warehouse.read(INCIDENTS)
+        .where(F.col("first_date") >= F.lit(since))
+        .select(F.col("incident_id").alias("id"), "alerted_at", "alert_revision")
     )
     own = F.col("id") == F.col("incident_id")
     return (
@@ -288,13 +298,20 @@ def _known_alerts(warehouse: Warehouse, findings: DataFrame, days: Sequence[date
     )
 
 
+def _chained_since(days: Sequence[date]) -> date:
+    """No incident that findings of these days, or what they chain with, belong to or belonged to began
+    before."""
+    return days[0] - timedelta(days=3 * _CHAIN_DAYS)
+
+
 def _remove_gone(warehouse: Warehouse, days: Sequence[date]) -> None:
     """Take out incidents that lost all their findings, to another incident or to a revision."""
-    since = days[0] - timedelta(days=2 * _CHAIN_DAYS)
+    since = _chained_since(days)
+    theirs = F.col("bucket_date") >= F.lit(since)
     gone = (
         warehouse.read(INCIDENTS)
         .where(F.col("first_date") >= F.lit(since))
-        .join(warehouse.read(ANOMALIES), "incident_id", "left_anti")
+        .join(warehouse.read(ANOMALIES).where(theirs), "incident_id", "left_anti")
         .select("incident_id")
         .collect()
     )

@@ -299,7 +299,7 @@ def known_before(warehouse: Warehouse, geo: Geo, days: list[date], uses: KnownUs
 
 def _is_stored(warehouse: Warehouse, days: list[date]) -> bool:
     """Whether the snapshots of all of these days are there."""
-    return set(days) <= set(stored_days(warehouse))
+    return set(days) <= set(stored_days(warehouse, days[0], days[-1]))
 
 
 def _time(time: datetime) -> str:
