@@ -30,7 +30,7 @@ from raretrail.stages.baseline import between, ensure_known_places, known_uses
 from raretrail.stages.ingest import write_facts
 from raretrail.stages.locating import ensure_places, open_geo
 from raretrail.stages.score import Window, judge, known_before
-from raretrail.tables import ANOMALIES, EVENTS, STAGED_ANOMALIES
+from raretrail.tables import ANOMALIES, EVENTS
 from raretrail.warehouse import Warehouse, with_all_columns
 
 from .measure import Incident
@@ -123,9 +123,9 @@ def _judge(
     known = known_before(warehouse, geo, window.days, uses)
     seconds["history"] = round(time.perf_counter() - start, 1)
     start = time.perf_counter()
-    judge(warehouse, settings, geo, window, "bench", known)
+    findings = warehouse.stage("findings", judge(warehouse, settings, geo, window, "bench", known))
     seconds["score"] = round(time.perf_counter() - start, 1)
-    chained = with_incident_id(warehouse.read(STAGED_ANOMALIES), settings.score.incident_gap)
+    chained = with_incident_id(findings, settings.score.incident_gap)
     warehouse.append(ANOMALIES, with_all_columns(chained, ANOMALIES))
     return to_rows(warehouse, window, warehouse.read(ANOMALIES)), seconds
 

@@ -35,7 +35,7 @@ from raretrail.settings import Settings
 from raretrail.stages.baseline import known_uses
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.score import Known, Window, judge, known_before
-from raretrail.tables import ANOMALIES, STAGED_ANOMALIES
+from raretrail.tables import ANOMALIES
 from raretrail.warehouse import Warehouse
 
 from .__main__ import SEEDS
@@ -212,8 +212,9 @@ def _varied(played: Played, name: str, factor: float) -> Measure:
 def _judged(played: Played) -> Measure:
     start, end = span_of(played.organisation)
     geo = open_geo(played.settings.geo)
-    judge(played.warehouse, played.settings, geo, Window(start, end), "variation", played.known)
-    return _chained(played, played.warehouse.read(STAGED_ANOMALIES))
+    window = Window(start, end)
+    findings = judge(played.warehouse, played.settings, geo, window, "variation", played.known)
+    return _chained(played, played.warehouse.stage("findings", findings))
 
 
 def _chained(played: Played, findings: DataFrame) -> Measure:

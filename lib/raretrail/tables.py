@@ -1336,46 +1336,6 @@ STATES: dict[str, str] = {
     "closed": "done; a new finding opens it again",
 }
 
-STAGED_SURPRISES = Table(
-    "staged_surprises",
-    "How unusual each use of the days being judged is for its principal, before candidates are scored",
-    (
-        _c("as_of", "int", "Day judged, counted from 1970-01-01; only days before it count"),
-        _c(
-            "dimension",
-            "string",
-            "place, area, country, network, prefix, command, agent, error, hour or jump",
-        ),
-        _IDENTITY,
-        _c("value", "string", "The place, network, command, ..."),
-        _c("days_90", "bigint", "Days of the identity with this value in the 90 days before"),
-        _c("others", "bigint", "Others with it"),
-        _c("value_days_90", "bigint", "Days of the organisation with it"),
-        _c("active_days", "bigint", "Days the identity was active"),
-        _c("new_days", "bigint", "Of these, days with a first use in the dimension"),
-        _c("prior", "double", "Probability of the value in the organisation"),
-        _c("rate", "double", "The identity's rate of days with something new"),
-        _c("tail", "double", "Share of the organisation's first uses at least this unusual"),
-        _c("bits", "double", "Surprise"),
-        _c("nearest_place", "string", "Nearest known place, where the place is new"),
-        _c("nearest_place_km", "double", "Kilometres to it"),
-        _c("near_reach_km", "double", "Kilometres that count as near"),
-        _c("near", "boolean", "Whether it is near a known place"),
-        _c("known_places", "bigint", "Cities the identity was seen in, where the place is new"),
-        _c("known_countries", "array<string>", "The countries of these, as codes"),
-        _c("rolled_out", "boolean", "Whether a new command is one others took up lately too"),
-        _c(
-            "cadence_days",
-            "int",
-            "Days from one use of a command to the next, where the last three are regular",
-        ),
-        _c("expected_date", "date", "When that expects the next"),
-        _c("on_cadence", "boolean", "Whether the command comes about when it is expected"),
-        _c("baseline_days", "int", "Days of facts the organisation had, 90 at most"),
-    ),
-    key=("as_of", "dimension", "identity", "value"),
-)
-
 STAGED_ANOMALIES = Table(
     "staged_anomalies",
     "Findings of the run in progress, before they are checked",
@@ -1937,7 +1897,6 @@ ALL: tuple[Table, ...] = (
     WITHHELD,
     STAGED_LISTING,
     STAGED_CENSUS,
-    STAGED_SURPRISES,
     STAGED_ANOMALIES,
     STAGED_TOUCHED,
     ANOMALIES,

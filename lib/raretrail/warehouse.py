@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # What is staged is read whole, so statistics of its columns would be gathered for nothing.
 _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
+# More rows than this are written rather than carried along in plans.
+_FEW = 20_000
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 
 
@@ -60,6 +62,7 @@ class Warehouse:
         self._current: set[str] = set()
         self._complete: set[str] = set()
         self._lease: Lease | None = None
+        self._kept: dict[str, tuple[int | None, DataFrame]] = {}
 
     def name(self, table: Table) -> str:
         """The table's name as SQL takes it, after FROM or MERGE INTO."""
@@ -243,12 +246,15 @@ class Warehouse:
             writer = writer.option("replaceWhere", condition)
         self._save(table, writer)
 
-    def stage(self, name: str, rows: DataFrame) -> DataFrame:
+    def stage(self, name: str, rows: DataFrame, *, few: bool = False) -> DataFrame:
         """rows, computed once and read back from the scratch table staged_<name>.
 
         What several results are made of is staged, since a plan is computed anew for each use and
-        nothing may be cached where Spark is reached over Connect.
+        nothing may be cached where Spark is reached over Connect. few says that there are probably few rows:
+        up to _FEW of them go into the plans that use them, which spares a commit and, each time, a scan.
         """
+        if few and (carried := self._carried(rows)) is not None:
+            return carried
         self._require_held()
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         writer = writer.options(**_NO_STATISTICS)
@@ -258,6 +264,23 @@ class Warehouse:
         path = f"{self.location}/staged_{name}"
         writer.save(path)
         return self.spark.read.format("delta").load(path)
+
+    def kept(self, table: Table, name: str, made: Callable[[DataFrame], DataFrame]) -> DataFrame:
+        """What made makes of the table, under a name; where that is few rows, computed once for as long as
+        the table stays as it is."""
+        if not self.directory:  # elsewhere it takes as long to ask whether it is
+            return made(self.read(table))
+        version = self.version(table)
+        if name not in self._kept or self._kept[name][0] != version:
+            rows = made(self.read(table))
+            carried = self._carried(rows)
+            self._kept[name] = version, rows if carried is None else carried
+        return self._kept[name][1]
+
+    def _carried(self, rows: DataFrame) -> DataFrame | None:
+        """rows as part of the plans that use them; None where they are too many."""
+        found = rows.limit(_FEW + 1).toArrow()
+        return self.spark.createDataFrame(found, rows.schema) if found.num_rows <= _FEW else None
 
     def merge(
         self,
@@ -407,9 +430,10 @@ def with_all_columns(rows: DataFrame, table: Table) -> DataFrame:
     return rows.withColumns(missing) if missing else rows
 
 
-def conform(rows: DataFrame, table: Table) -> DataFrame:
-    """rows with exactly the table's columns, in its order and types."""
-    return rows.select(*[F.col(c.name).cast(c.type).alias(c.name) for c in table.columns])
+def conform(rows: DataFrame, table: Table, without: Collection[str] = ()) -> DataFrame:
+    """rows with exactly the table's columns, in its order and types, but those of `without`."""
+    chosen = [c for c in table.columns if c.name not in without]
+    return rows.select(*[F.col(c.name).cast(c.type).alias(c.name) for c in chosen])
 
 
 def rows_of(frame: DataFrame) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pyspark.sql import Row, SparkSession
 from raretrail.baseline.nearest import to_coordinates, to_nearest
 from raretrail.detect.candidates import to_lookup, with_terms
 from raretrail.detect.sensitivity import Level
-from raretrail.tables import PLACES, STAGED_SURPRISES
+from raretrail.tables import PLACES
 
 DAY = 20496  # a Thursday
 NOON = datetime.fromtimestamp(DAY * 86400, UTC) + timedelta(hours=12)
@@ -29,6 +29,14 @@ HABIT: dict[str, tuple[str, dict[str, Any]]] = {
     "agent": ("aws-cli/2", {"days_90": 30}),
     "hour": ("12", {"days_90": 30}),
 }
+# What `to_surprises` says of a use, as far as terms read it or findings carry it.
+SURPRISES = (
+    "as_of int, dimension string, identity string, value string, days_90 bigint, others bigint, "
+    "value_days_90 bigint, active_days bigint, new_days bigint, prior double, rate double, tail double, "
+    "bits double, nearest_place string, nearest_place_km double, near_reach_km double, near boolean, "
+    "known_places bigint, known_countries array<string>, "
+    "rolled_out boolean, cadence_days int, expected_date date, on_cadence boolean, baseline_days int"
+)
 COLUMNS = {"command": "command", "agent": "agent_family", "error": "error_code"}
 # A first use in a dimension: the rate is 1/8, the tail 1/4, so 3 and 2 bits.
 NEW = {"days_90": 0, "others": 0, "rate": 0.125, "tail": 0.25, "bits": 5.0}
@@ -141,8 +149,7 @@ def found(spark: SparkSession) -> Iterator[dict[str, Row]]:
         "jump_place string, jump_least_km_per_hour double",
     )
     surprises = spark.createDataFrame(
-        [tuple(use.get(name) for name in STAGED_SURPRISES.column_names) for use in uses],
-        STAGED_SURPRISES.spark_schema(),
+        [tuple(use.get(part.split()[0]) for part in SURPRISES.split(", ")) for use in uses], SURPRISES
     )
     pairs = spark.createDataFrame(
         [], "as_of int, kind string, command string, value string, pair_days_90 bigint"

@@ -151,7 +151,7 @@ def stored_history(
 ) -> History:
     """What was known before each of these days of what was used on it, from their stored snapshots."""
     uses, pairs = located_uses(warehouse, geo, min(days), max(days) + timedelta(days=1), presence)
-    uses = warehouse.stage("uses_of_days", uses)
+    uses = warehouse.stage("uses_of_days", uses, few=True)
     these = F.col("day").isin(*[(day - date(1970, 1, 1)).days for day in days])
     return history_as_of(uses.where(these), pairs.where(these), stored_snapshot(warehouse, days))
 

@@ -26,7 +26,7 @@ def with_answers(
     """
     first, end = days[0], days[-1] + timedelta(days=1)
     sessions = between(warehouse.read(SESSIONS_DAILY), first - timedelta(days=LONGEST_SESSION_DAYS), end)
-    firsts = warehouse.stage("first_events", to_first_events(staged, events))
+    firsts = warehouse.stage("first_events", to_first_events(staged, events), few=True)
     if stored:
         held = to_changes(warehouse.read(BASELINE_HOLDINGS).where(F.col("as_of") == F.lit(first)))
         since = between(warehouse.read(CHANGES_DAILY), first, end)

@@ -46,7 +46,6 @@ from raretrail.tables import (
     PRESENCE_DAILY,
     QUARANTINE,
     STAGED_CENSUS,
-    STAGED_SURPRISES,
     TOMBSTONES,
     Table,
 )
@@ -59,7 +58,7 @@ _SHORTEST_NAME = 3
 _SHOWN = 10
 _BEGUN = Table("staged_forgetting", "", (), ())
 # Made anew from what remains, so nothing in them is looked for.
-_REMADE = (*BASELINES, BASELINE_COVERAGE_HOUR, STAGED_CENSUS, STAGED_SURPRISES)
+_REMADE = (*BASELINES, BASELINE_COVERAGE_HOUR, STAGED_CENSUS)
 _SEARCHED = tuple(table for table in tables.ALL if table not in (*_REMADE, TOMBSTONES))
 # Java's words: of any alphabet, in any case.
 _JAVA = "(?iuU)"
@@ -444,9 +443,8 @@ def _carry_out(
     if rebuild_baseline(warehouse, geo, now):
         rebuilt |= {table.name for table in (*BASELINES, BASELINE_COVERAGE_HOUR, FIRST_USES)}
     progress("old versions")
-    for table in (STAGED_CENSUS, STAGED_SURPRISES):
-        if warehouse.exists(table):
-            warehouse.replace(table, spark.createDataFrame([], table.spark_schema()))
+    if warehouse.exists(STAGED_CENSUS):
+        warehouse.replace(STAGED_CENSUS, spark.createDataFrame([], STAGED_CENSUS.spark_schema()))
     files = purge(warehouse, [name for name in SCRATCH if f"staged_{name}" != _BEGUN.name])
     rows = _rows(covered, counted, files, rebuilt)
     receipt = Receipt(

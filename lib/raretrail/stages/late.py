@@ -73,7 +73,7 @@ def touched_by(
     stayed = events.where(F.col("ingested_at") <= F.lit(since))
     changed = to_changed_uses(stayed, came, went, places_of(warehouse, geo.build))
     moved = came.select("event_date", "actor").unionByName(went.select("event_date", "actor"))
-    news = warehouse.stage("news", to_news(changed, moved))
+    news = warehouse.stage("news", to_news(changed, moved), few=True)
     last = late.days[-1] + timedelta(days=REACH_DAYS)
     findings = (
         warehouse.read(ANOMALIES)

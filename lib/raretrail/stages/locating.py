@@ -66,4 +66,8 @@ def ensure_places(warehouse: Warehouse, addresses: DataFrame, geo: Geo, now: dat
 
 def places_of(warehouse: Warehouse, build: str) -> DataFrame:
     """`places` of one build, one row an address."""
-    return warehouse.read(PLACES).where(F.col("geo_build") == build).dropDuplicates(["source_ip_address"])
+    return warehouse.kept(
+        PLACES,
+        f"places of {build}",
+        lambda rows: rows.where(F.col("geo_build") == build).dropDuplicates(["source_ip_address"]),
+    )

@@ -96,6 +96,7 @@ def publish(
         with_incident_id(
             published.unionByName(untouched.select(*published.columns)), settings.score.incident_gap
         ).transform(with_former_ids),
+        few=True,
     )
     marked = with_suppressed_by(chained, rules)
     differs = ~F.struct("incident_id", "suppressed_by").eqNullSafe(
@@ -232,7 +233,7 @@ def _publish_incidents(
     known = _known_alerts(warehouse, findings, days)
     # Every answer beside them asks for them once more.
     incidents = warehouse.stage(
-        "incidents", incidents.join(to_incident_events(findings, events), "incident_id", "left")
+        "incidents", incidents.join(to_incident_events(findings, events), "incident_id", "left"), few=True
     )
     rows = with_incident_evidence(warehouse, settings, incidents, findings, start, end)
     rows = rows.join(known, "incident_id", "left")

@@ -56,6 +56,10 @@ class Past(Warehouse):
         """Whether the table was there then, or is in scratch."""
         return table.name in self._versions or super().exists(table)
 
+    def version(self, table: Table) -> int | None:
+        """The version it is read at."""
+        return self._versions[table.name] if table.name in self._versions else super().version(table)
+
     def read(self, table: Table) -> DataFrame:
         """The table at its version; else that of scratch."""
         if table.name in self._versions:

@@ -27,6 +27,7 @@ from raretrail.stages.baseline import (
     stored_days,
     stored_history,
 )
+from raretrail.stages.elastic import COLUMNS as RECORD_SCORES
 from raretrail.stages.elastic import with_record_scores
 from raretrail.stages.evidence import with_answers
 from raretrail.stages.locating import Geo, places_of
@@ -45,11 +46,10 @@ from raretrail.tables import (
     PRESENCE_DAILY,
     SESSIONS_DAILY,
     STAGED_ANOMALIES,
-    STAGED_SURPRISES,
     Table,
 )
 from raretrail.together import together
-from raretrail.warehouse import Warehouse, on_days
+from raretrail.warehouse import Warehouse, conform, on_days
 
 BUCKET = timedelta(hours=1)
 # Every table the stage may read: a finding rests on these and on nothing else.
@@ -65,6 +65,9 @@ INPUTS: tuple[Table, ...] = (
     SESSIONS_DAILY,
     *BASELINES,
 )
+# What stands beside a finding is known once there is one; its rank once all incidents are.
+_RANK = ("score", "severity")
+_LATER = (*_RANK, *RECORD_SCORES, "evidence_event_ids", *(column.name for column in EVIDENCE))
 
 
 @dataclass(frozen=True)
@@ -196,14 +199,14 @@ def score(
     """
     days = days_judged(window, touched)
     known = known_before(warehouse, geo, days, uses)
-    judge(warehouse, settings, geo, window, run_id, known, touched)
-    answers = [column.name for column in EVIDENCE]
-    staged = warehouse.read(STAGED_ANOMALIES).drop("evidence_event_ids", *answers)
+    findings = judge(warehouse, settings, geo, window, run_id, known, touched)
+    staged = warehouse.stage("findings", findings, few=known.stored)
     events = judged_events(warehouse, window, touched)
     evidence = to_evidence(staged, events)
     staged = with_answers(staged, warehouse, events, days, stored=known.stored)
     staged = with_record_scores(staged, warehouse, geo, days, stored=known.stored)
-    warehouse.replace(STAGED_ANOMALIES, staged.join(evidence, "anomaly_id", "left"))
+    rows = staged.join(evidence, "anomaly_id", "left")
+    warehouse.replace(STAGED_ANOMALIES, rows.withColumns(dict.fromkeys(_RANK, F.lit(None))))
     return warehouse.read(STAGED_ANOMALIES).count()
 
 
@@ -215,16 +218,16 @@ def judge(
     run_id: str,
     known: Known,
     touched: Touched | None = None,
-) -> None:
-    """Stage the findings of the window's buckets and of what is touched, without the columns that stand
-    beside the score: their events and what the original's arithmetic gives."""
+) -> DataFrame:
+    """The findings of the window's buckets and of what is touched, without the columns that stand beside
+    the score: their events, evidence, what the original's arithmetic gives, the rank that publication
+    finds."""
     places = places_of(warehouse, geo.build)
     new_places = known.history.identity_values.where("dimension = 'place' AND days_90 = 0").select(
         "as_of", "identity", "value"
     )
     nearest = to_nearest(new_places, known.places, to_coordinates(places), settings.baseline.near_km)
-    warehouse.replace(STAGED_SURPRISES, to_surprises(known.history, nearest))
-    surprises = warehouse.read(STAGED_SURPRISES)
+    surprises = warehouse.stage("surprises", to_surprises(known.history, nearest), few=known.stored)
 
     address = F.coalesce("source_ip_address", F.lit(""))
     placed = (
@@ -254,23 +257,10 @@ def judge(
         )
         .transform(with_spikes, spikes)
     )
-    findings = (
-        to_findings(candidates, settings.detectors)
-        .withColumn("run_id", F.lit(run_id))
-        .withColumn("settings_hash", F.lit(settings.hash))
-        .withColumns(
-            {
-                # The rank among the organisation's incidents is known at publication.
-                "score": F.lit(None).cast("double"),
-                "severity": F.lit(None).cast("string"),
-                "evidence_event_ids": F.lit(None).cast("array<string>"),
-                "elastic_probability": F.lit(None).cast("double"),
-                "elastic_record_score": F.lit(None).cast("double"),
-                **{column.name: F.lit(None).cast(column.type) for column in EVIDENCE},
-            }
-        )
+    findings = to_findings(candidates, settings.detectors).withColumns(
+        {"run_id": F.lit(run_id), "settings_hash": F.lit(settings.hash)}
     )
-    warehouse.replace(STAGED_ANOMALIES, findings)
+    return conform(findings, STAGED_ANOMALIES, without=_LATER)
 
 
 def _jumps(warehouse: Warehouse, geo: Geo, days: list[date]) -> DataFrame:

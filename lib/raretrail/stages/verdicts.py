@@ -107,7 +107,7 @@ def lay_on(warehouse: Warehouse, said: Said, as_of: date) -> int:
         .join(F.broadcast(chosen.select("incident_id")), "incident_id", "left_semi")
         .withColumn("was", F.col("suppressed_by"))
     )
-    marked = warehouse.stage("marked", with_suppressed_by(findings, rules))
+    marked = warehouse.stage("marked", with_suppressed_by(findings, rules), few=True)
     changed = marked.where(~F.col("suppressed_by").eqNullSafe(F.col("was")))
     count = changed.count()
     if count:
