@@ -280,7 +280,9 @@ class Warehouse:
     def _carried(self, rows: DataFrame) -> DataFrame | None:
         """rows as part of the plans that use them; None where they are too many."""
         found = rows.limit(_FEW + 1).toArrow()
-        return self.spark.createDataFrame(found, rows.schema) if found.num_rows <= _FEW else None
+        if found.num_rows > _FEW:
+            return None
+        return self.spark.createDataFrame(found if found.num_rows else [], rows.schema)
 
     def merge(
         self,
