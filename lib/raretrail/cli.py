@@ -354,6 +354,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
     target_of(settings.alerts.webhook)
     _need_spark()
     _log_as(arguments, settings)
+    _get_ready(settings, STEPS[arguments.name])
     with (
         _telling_of_failure(arguments, settings),
         _spark(settings, _size_of_run(settings, span)) as spark,
@@ -384,6 +385,24 @@ def _run(
         progress=progress,
         target=target_of(settings.alerts.webhook),
     )
+
+
+def _get_ready(settings: Settings, steps: Sequence[str]) -> None:
+    """Load what a run needs while Java starts, which takes a core of its own."""
+    # In this thread: two that load parts of pyspark at once can meet one half made.
+    import pyspark.sql.functions
+    import pyspark.sql.types  # noqa: F401
+
+    from raretrail.together import ahead
+
+    def load() -> None:
+        import raretrail.stages.run  # noqa: F401
+        from raretrail.stages.check import load_checks
+
+        if "publish" in steps:
+            load_checks(settings)
+
+    ahead(load)
 
 
 def _log_as(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -447,6 +466,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     from raretrail.watch import Watch, stopped_by_signals
 
     _log_as(arguments, settings)
+    _get_ready(settings, STEPS["watch"])
     code = EXIT_DONE
     with (
         stopped_by_signals(lambda text: _inform(arguments, text)) as (stop, take_signals),

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from raretrail.lease import Lease
 
+# As long as maintenance keeps the files of old versions; Delta's own month is 3,000 commits of a run every
+# quarter of an hour, which are listed when a table is opened.
+_LOG_KEPT = {"delta.logRetentionDuration": "interval 7 days"}
 # What is staged is read whole, so statistics of its columns would be gathered for nothing.
 _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 # More rows than this are written rather than carried along in plans.
@@ -96,7 +99,7 @@ class Warehouse:
             self._add_columns(table)
             self._current.add(table.name)
             return
-        properties = {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION)}
+        properties = {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION), **_LOG_KEPT}
         if table.name.startswith("staged_"):
             properties |= _NO_STATISTICS
         else:

@@ -12,8 +12,15 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from raretrail.errors import BusyError
-from raretrail.stages.maintain import _LISTING, SCRATCH, _listing_as_suits, _vacuum_whole, maintain
-from raretrail.tables import BASELINE_DIMENSION, BASELINE_VALUE, PLACES
+from raretrail.stages.maintain import (
+    _LISTING,
+    SCRATCH,
+    _listing_as_suits,
+    _vacuum_whole,
+    compact_day,
+    maintain,
+)
+from raretrail.tables import BASELINE_DIMENSION, BASELINE_VALUE, EVENTS, INGEST_FILES, PLACES
 from raretrail.warehouse import Warehouse, with_all_columns
 
 pytestmark = pytest.mark.integration
@@ -90,6 +97,25 @@ def test_scratch_of_old_runs_is_vacuumed_and_listed_with_few_tasks(
     assert spark.conf.get(_LISTING) == before
     assert not left.exists()
     assert len(list(folder.glob("*.parquet"))) == len(DeltaTable(str(folder)).file_uris()) > 0
+
+
+def test_what_many_runs_append_to_a_day_becomes_one_file_now_and_then(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    warehouse = Warehouse(spark, str(tmp_path))
+    today, yesterday = NOW.date(), NOW.date() - timedelta(days=1)
+    for day in (yesterday, today, today):
+        for table in (EVENTS, INGEST_FILES):
+            when = F.lit(day).alias(table.partition_by[0])
+            warehouse.append(table, with_all_columns(spark.range(1).select(when), table))
+    runs = [{"event_days": [today]}, {"event_days": None}] + [{"event_days": [yesterday, today]}] * 14
+    assert not compact_day(warehouse, today, runs)
+    assert not compact_day(warehouse, NOW.date() + timedelta(days=1), runs)
+    assert len(DeltaTable(str(tmp_path / "events")).file_uris()) == 3
+    assert compact_day(warehouse, today, [*runs, runs[0]])
+    for table in (EVENTS, INGEST_FILES):
+        assert len(DeltaTable(str(tmp_path / table.name)).file_uris()) == 2
+        assert warehouse.read(table).count() == 3
 
 
 def test_maintenance_waits_for_no_run(spark: SparkSession, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from raretrail.errors import UsageError
@@ -140,8 +141,17 @@ def _judged(frame: pd.DataFrame, suite: Suite) -> _Judged:
     return _Judged(results, version)
 
 
-@lru_cache(maxsize=32)
+# One thread loads it ahead of the others, which then wait for it rather than do the same.
+_LOADING = Lock()
+
+
 def _validation_definition(suite_json: str) -> tuple[Any, str]:
+    with _LOADING:
+        return _loaded_definition(suite_json)
+
+
+@lru_cache(maxsize=32)
+def _loaded_definition(suite_json: str) -> tuple[Any, str]:
     """Great Expectations' definition of a suite, and its version. Importing it takes seconds."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     try:

@@ -25,8 +25,13 @@ from raretrail.warehouse import Warehouse, on_days
 
 
 def prepare_check(settings: Settings) -> None:
-    """Load what the checks need, which takes seconds, while something else is waited for."""
-    ahead(lambda: prepare(_suites(settings).values()))
+    """Load what the checks need while something else is waited for."""
+    ahead(lambda: load_checks(settings))
+
+
+def load_checks(settings: Settings) -> None:
+    """Load what the checks need, which takes seconds."""
+    prepare(_suites(settings).values())
 
 
 def check(

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import functions as F
 
 from raretrail import tables
-from raretrail.tables import Table
+from raretrail.tables import EVENTS, INGEST_FILES, Table
 from raretrail.together import together
 from raretrail.warehouse import Warehouse
 
 # Delta's own least: readers of a version need its files for so long.
 _KEPT = timedelta(days=7)
+# So many runs append to a day before its files are made one.
+_APPENDED = 16
 # Written anew by every run and in no list of tables; only what old versions leave has to go.
 SCRATCH = (
     "chained",
@@ -168,6 +171,21 @@ def _listing_as_suits(warehouse: Warehouse) -> Iterator[None]:
 def _vacuum(warehouse: Warehouse, table: Table) -> None:
     hours = int(_KEPT.total_seconds() // 3600)
     warehouse.spark.sql(f"VACUUM {warehouse.name(table)} RETAIN {hours} HOURS").collect()
+
+
+def compact_day(warehouse: Warehouse, day: date, earlier: Sequence[Mapping[str, Any]]) -> bool:
+    """Make few files of what many runs appended to a day, once every so many of them; whether it was time.
+
+    earlier are the records of the runs before. A day is read again by every run of it, and maintenance leaves
+    the last days alone; so without this a run would read more files the later in the day it comes.
+    """
+    written = sum(day in (record["event_days"] or ()) for record in earlier)
+    if not written or written % _APPENDED:
+        return False
+    for table in (EVENTS, INGEST_FILES):
+        where = f"{table.partition_by[0]} = DATE'{day}'"
+        warehouse.spark.sql(f"OPTIMIZE {warehouse.name(table)} WHERE {where}").collect()
+    return True
 
 
 def _optimize(warehouse: Warehouse, table: Table, now: datetime) -> str:

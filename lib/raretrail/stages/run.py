@@ -33,6 +33,7 @@ from raretrail.stages.coverage import cover, judged_hours
 from raretrail.stages.ingest import ingest
 from raretrail.stages.late import late_buckets, staged_touched, touched_by
 from raretrail.stages.locating import Geo, open_geo
+from raretrail.stages.maintain import compact_day
 from raretrail.stages.publish import Published, publish
 from raretrail.stages.score import Touched, Window, bucket_of, input_versions, score, window_events
 from raretrail.stages.verdicts import Said, lay_on, read_said
@@ -176,6 +177,9 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
     if "ingest" in steps:
         with this.stage("ingest"):
             _ingest(this, earlier)
+            if not this.span:
+                for day in this.record["event_days"]:
+                    compact_day(this.warehouse, day, earlier)
     if "publish" in steps and (this.span or this.record["counts"].get("files_new")):
         prepare_check(this.settings)
     plan = _plan(this, earlier)
