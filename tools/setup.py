@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+PACKAGE = ROOT / "lib" / "raretrail"
 STAMPS = VENV / "share" / "raretrail"
 LOCKS = ROOT / "requirements"
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -259,7 +260,7 @@ def java_reason(message):
 
 def prepare(progress, java, lock):
     # type: (Progress, str, str) -> None
-    wanted = digest(java, lock, str(ROOT), ROOT / "lib" / "raretrail" / "runtime.py")
+    wanted = digest(java, lock, str(ROOT), *(PACKAGE / name for name in ("runtime.py", "prepare.py")))
     if stamped("ready") == wanted:
         return
     major, home, source = java.split("|")
@@ -270,7 +271,7 @@ def prepare(progress, java, lock):
         raise SetupError(last_line(done.stderr))
     progress.end()
     progress.begin(f"trying Spark and Delta with Java {major} from {source} ({home})")
-    done = ask_package("from raretrail.session import prepare; prepare()")
+    done = ask_package("from raretrail.prepare import prepare; prepare()")
     if done.returncode != 0:
         progress.stop()
         message = last_line(done.stderr)

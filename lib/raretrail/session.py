@@ -61,6 +61,13 @@ _S3 = {
     "spark.hadoop.delta.enableFastS3AListFrom": "true",
 }
 
+_KEPT_FOR_THE_UI = (
+    "spark.ui.retainedJobs",
+    "spark.ui.retainedStages",
+    "spark.ui.retainedTasks",
+    "spark.sql.ui.retainedExecutions",
+)
+
 # C1 and the serial collector more than halve a small run, which is mostly start-up and compiling.
 _JVM_FLAGS = {
     # With C1 alone the code cache is 48 MB, which a run fills; then nothing is compiled any more.
@@ -204,44 +211,11 @@ def _close_at_exit() -> None:
         close_session(_opened.spark)
 
 
-def prepare() -> None:
-    """Make later starts fast and prove that this installation works.
-
-    In one local session: writes, merges and reads a small Delta table through a Python worker, and
-    keeps an archive of the classes this loaded. RaretrailError if any of it fails.
-    """
-    from pyspark.sql import functions as F
-
-    java = runtime.find_java()
-    archive = runtime.class_archive(java)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = archive.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)
-    archives = runtime.can_archive(java)
-    settings = SessionSettings(app_name="raretrail setup", driver_memory="1g")
-    sharing = [f"-XX:ArchiveClassesAtExit={unfinished}"] if archives else []
-    with tempfile.TemporaryDirectory(prefix="raretrail-") as folder:
-        table = f"delta.`{folder}/table`"
-        spark = _open_local(settings, "local", sharing)
-        try:
-            rows = spark.range(100).select("id", F.timestamp_micros("id").alias("at"))
-            rows.write.format("delta").save(f"{folder}/table")
-            later = spark.range(50, 150).select("id", F.timestamp_micros("id").alias("at"))
-            later.createOrReplaceTempView("later")
-            spark.sql(
-                f"MERGE INTO {table} t USING later s ON t.id = s.id "
-                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-            ).collect()
-            copied = spark.table(table).mapInArrow(lambda batches: batches, rows.schema)
-            found = copied.count()
-        except Exception as error:
-            raise RaretrailError(f"Spark runs, but not Delta: {_first_line(error)}") from error
-        finally:
-            close_session(spark)
-    if found != 150:
-        raise RaretrailError(f"Spark and Delta run, but a merge gave {found} rows instead of 150")
-    if unfinished.is_file():
-        os.replace(unfinished, archive)
+def open_to_archive(settings: SessionSettings, archive: Path | None) -> SparkSession:
+    """A local session that uses no archive of classes and, when it ends, leaves one of all it loaded."""
+    _use_utc()
+    _hush_python()
+    return _open_local(settings, "local", [f"-XX:ArchiveClassesAtExit={archive}"] if archive else [])
 
 
 def _active_session() -> SparkSession | None:
@@ -447,6 +421,10 @@ def local_conf(
         "spark.sql.warehouse.dir": (scratch / "warehouse").as_uri(),
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
+        # Nobody looks at what was done long ago, and a resident process would keep it.
+        **dict.fromkeys(_KEPT_FOR_THE_UI, "100"),
+        # Where each column expression was written costs more calls into the JVM than the expression.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         **_WRITING,
         # Adaptive execution joins what turns out small, and cannot part what turns out large.
