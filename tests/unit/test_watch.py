@@ -217,6 +217,7 @@ class Resident:
 def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Settings with a metrics file and a log of JSON; sessions that start nothing."""
     monkeypatch.setattr("raretrail.session.Resident", Resident)
+    monkeypatch.setattr(cli, "_get_ready", lambda settings, steps: None)
     monkeypatch.setattr(Resident, "opened", 0)
     monkeypatch.delenv("RARETRAIL_HEARTBEAT_URL", raising=False)
     path = tmp_path / "settings.yml"
