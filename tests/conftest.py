@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from raretrail.session import close_session, open_session
+from raretrail.session import _small, close_session, open_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # Small frames: one task each and no re-planning. Tests of real plans open their own session.
-_FAST = {
-    "spark.default.parallelism": "1",
-    "spark.sql.adaptive.enabled": "false",
-    "spark.sql.shuffle.partitions": "1",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-}
+_FAST = {**_small("1"), "spark.default.parallelism": "1"}
 
 
 @pytest.fixture(scope="session")
