@@ -1,7 +1,8 @@
 """A long history made cheaply: the days a warehouse has, repeated before its first, straight into its tables.
 
 What names one row of one day (events, findings, incidents, files, runs) is named anew; what is usual
-(principals, commands, addresses) stays. A day is one file, as maintenance leaves it.
+(principals, commands, addresses) stays. A day is one file, and so is a table without days, as maintenance
+leaves them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def _lengthen(path: Path, table: Table, day: str, days: int) -> bool:
         more = db.sql(" UNION ALL ".join(parts)).to_arrow_table().cast(held.schema)
     if more.num_rows:
         write_deltalake(str(path), more, mode="append", partition_by=list(table.partition_by) or None)
+    if not table.partition_by:
+        DeltaTable(str(path)).optimize.compact()
     return bool(more.num_rows)
 
 

@@ -21,7 +21,7 @@ from raretrail.simulate import Shape, simulate
 from raretrail.stages.run import run
 from raretrail.watch import Watch
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 SHAPE = Shape(people=4, days=3, judged_days=1, accounts=1, campaigns=("new_city",))
 
