@@ -14,11 +14,23 @@ from pyspark.sql import functions as F
 
 from factories import call, trail_file
 from other_forms import Json, athena_of, ocsf_of
+from raretrail import doctor
+from raretrail.cloudtrail.decode import FileResult, decode_file
+from raretrail.cloudtrail.principals import load_rules
+from raretrail.cloudtrail.table_input import list_shares, read_shares
 from raretrail.errors import UsageError
-from raretrail.settings import Settings, load_settings
+from raretrail.settings import Settings, default_conf_dir, load_settings
 from raretrail.stages.ingest import Ingested, ingest
 from raretrail.stages.locating import open_geo
-from raretrail.tables import EVENTS, INGEST_FILES, PRESENCE_DAILY, QUARANTINE, STAGED_LISTING, Table
+from raretrail.tables import (
+    DECODED_COLUMNS,
+    EVENTS,
+    INGEST_FILES,
+    PRESENCE_DAILY,
+    QUARANTINE,
+    STAGED_LISTING,
+    Table,
+)
 from raretrail.warehouse import Warehouse
 
 pytestmark = pytest.mark.integration
@@ -27,6 +39,7 @@ FIRST = date(2026, 1, 5)
 NOW = datetime(2026, 1, 9, tzinfo=UTC)
 # What tells of the text a record came in, and of running.
 OF_THE_TEXT = ("record_hash", "source_file", "source_position", "run_id", "ingested_at")
+RULES = load_rules(default_conf_dir() / "principals.yml")
 ADDRESSES = ("87.210.98.182", "95.251.251.132", "212.142.174.158")
 
 
@@ -132,17 +145,24 @@ def test_rows_of_raw_text_become_what_files_become(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["athena", "delivered", "ocsf"])
+@pytest.mark.parametrize("form", ["athena", "ocsf"])
 def test_columns_in_parquet_become_what_files_become(
     spark: SparkSession, records: list[Json], of_files: Warehouse, tmp_path: Path, form: str
 ) -> None:
-    forms: dict[str, Callable[[Json], Json]] = {"athena": athena_of, "delivered": dict, "ocsf": ocsf_of}
+    forms: dict[str, Callable[[Json], Json]] = {"athena": athena_of, "ocsf": ocsf_of}
     convert = forms[form]
     rows: DataFrame = spark.read.json(_written(tmp_path, [convert(one) for one in records]))
     path = f"{tmp_path}/lake"
-    if form == "ocsf":  # as Security Lake lays it out
+    if form == "ocsf":  # as Security Lake lays it out, Iceberg's metadata beside it
         day = F.date_format(F.timestamp_millis("time"), "yyyyMMdd")
-        rows.withColumn("eventDay", day).write.partitionBy("eventDay").parquet(path)
+        laid_out = rows.withColumn("region", F.col("cloud.region")).withColumn("eventDay", day)
+        laid_out.write.partitionBy("region", "eventDay").parquet(path)
+        metadata = Path(path) / "metadata"
+        metadata.mkdir()
+        (metadata / "00001-a.metadata.json").write_text("{}")
+        with pytest.raises(UsageError, match="other files lie beside the data"):
+            list_shares(spark, f"table:parquet.`{path}`", None)
+        path += "/region=*"
     else:
         rows.write.parquet(path)
     lost = ("session_context",) if form == "ocsf" else ()
@@ -156,25 +176,41 @@ def test_columns_in_parquet_become_what_files_become(
     assert _balances(warehouse)
     # A scheduled run asks for recent days only.
     last = FIRST + timedelta(days=2)
-    few, done = _take_days(spark, f"table:parquet.`{path}`", f"{tmp_path}/few", {last})
-    assert done.counts["events"] == 6
-    assert {row.event_date for row in few.read(EVENTS).select("event_date").distinct().collect()} == {last}
+    shares = list_shares(spark, f"table:parquet.`{path}`", {last})
+    assert sum(share.bytes for share in shares) == 6 * 1024
+    assert all(f"/{last:%Y/%m/%d}/" in share.path for share in shares)
+
+
+def test_columns_under_their_delivered_names_are_a_record_too(
+    spark: SparkSession, records: list[Json], tmp_path: Path
+) -> None:
+    spark.read.json(_written(tmp_path, records)).write.parquet(f"{tmp_path}/lake")
+    root = f"table:parquet.`{tmp_path}/lake`"
+    after = datetime(2026, 1, 8, tzinfo=UTC)
+    assert doctor._remote_trail(spark, root, after).state == "ok"
+    assert doctor._remote_trail(spark, root, after + timedelta(days=1)).state == "warn"
+    shares = list_shares(spark, root, None)
+    assert [share.path.split("/")[-4:-1] for share in shares] == [
+        [f"{FIRST + timedelta(days=n):%Y}", "01", f"{(FIRST + timedelta(days=n)).day:02}"] for n in range(3)
+    ]
+    read = read_shares(spark, [share.path for share in shares]).collect()
+    results = [decode_file(row.path, bytes(row.content), rules=RULES) for row in read]
+    assert not any(result.quarantined for result in results)
+    of_columns = {row for result in results for row in _decoded(result)}
+    delivered = decode_file("a", trail_file(records), rules=RULES)
+    assert of_columns == set(_decoded(delivered))
+
+
+def _decoded(result: FileResult) -> list[str]:
+    """Its events but for what tells of the text they came in."""
+    kept = [at for at, one in enumerate(DECODED_COLUMNS) if one.name not in OF_THE_TEXT]
+    return [repr([row[at] for at in kept]) for row in zip(*result.columns, strict=True)]
 
 
 def _written(folder: Path, rows: list[Json]) -> str:
     path = folder / "rows.json"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return str(path)
-
-
-def _take_days(spark: SparkSession, root: str, where: str, recent: set[date]) -> tuple[Warehouse, Ingested]:
-    settings, _ = load_settings(options={"trail": [root], "warehouse": where})
-    warehouse = Warehouse(spark, where)
-    done = ingest(
-        warehouse, settings, open_geo(settings.geo), "run", NOW,
-        since=None, until=None, recent=recent, progress=lambda text: None,
-    )  # fmt: skip
-    return warehouse, done
 
 
 def test_what_is_no_trail_is_told(spark: SparkSession, tmp_path: Path) -> None:
