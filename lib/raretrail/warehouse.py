@@ -325,6 +325,12 @@ class Warehouse:
             source=conform(rows, table),
         ).collect()
 
+    def delete(self, table: Table, condition: str) -> None:
+        """Delete the rows that meet a condition: SQL over the table's columns, built from declared names and
+        dates only."""
+        self._require_held()
+        self.spark.sql(f"DELETE FROM {self.name(table)} WHERE {condition}").collect()
+
     def remove(self, table: Table, rows: DataFrame, on: Sequence[str] | None = None) -> None:
         """Delete what rows name, by the columns `on`: by default the key columns they have."""
         if not self.exists(table):

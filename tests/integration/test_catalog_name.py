@@ -16,7 +16,7 @@ from raretrail.tables import ALL, DATA_QUALITY, RUNS
 from raretrail.warehouse import Warehouse
 from tiny import OF_RUNNING
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 FIRST, JUDGED = date(2026, 1, 1), date(2026, 1, 8)
 

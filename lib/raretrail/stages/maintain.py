@@ -203,6 +203,5 @@ def _expire(warehouse: Warehouse, table: Table, now: datetime, days: int | None)
     oldest = (now - timedelta(days=days)).date()
     past = warehouse.read(table).where(F.col(day) < F.lit(oldest)).count()
     if past:
-        empty = warehouse.spark.createDataFrame([], table.spark_schema())
-        warehouse.replace(table, empty, f"{day} < DATE'{oldest}'")
+        warehouse.delete(table, f"{day} < DATE'{oldest}'")
     return past
