@@ -785,7 +785,8 @@ def _remote_trail(spark: SparkSession, root: str, now: datetime, time_column: st
     whether it has rows of these days, by `time_column` where its records are one text."""
     from pyspark.errors import AnalysisException
 
-    from raretrail.cloudtrail.table_input import is_table, list_shares
+    from raretrail.cloudtrail.layout import is_table
+    from raretrail.cloudtrail.table_input import list_shares
 
     if _is_seen(root) and s3.is_ours(spark):
         return _s3_trail(root, now)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from raretrail import s3, tables
+from raretrail.cloudtrail.layout import is_table
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.settings import Detector, load_settings
 from raretrail.tables import Table
@@ -95,7 +96,7 @@ def is_writable(folder: Path | None) -> bool:
 def local_path(location: str) -> Path | None:
     """The directory a path or file: URI names on this machine; None for any other filesystem, and for a
     table."""
-    if location.startswith("table:"):
+    if is_table(location):
         return None
     parts = urlsplit(location)
     if parts.scheme == "file":

@@ -19,6 +19,9 @@ from raretrail.errors import UsageError
 
 Kind = Literal["log", "digest", "insight", "other"]
 
+# What a root of a trail begins with that names a table.
+TABLE = "table:"
+
 _KINDS: dict[str, Kind] = {
     "CloudTrail": "log",
     "CloudTrail-Digest": "digest",
@@ -66,6 +69,11 @@ class FileInfo(NamedTuple):
     path: str
     bytes: int
     modified_at: datetime
+
+
+def is_table(root: str) -> bool:
+    """Does this root of a trail name a table?"""
+    return root.startswith(TABLE)
 
 
 def describe(path: str) -> PathFacts:

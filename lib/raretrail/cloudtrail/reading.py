@@ -31,10 +31,10 @@ from raretrail.cloudtrail.decode import (
     whole_census_batch,
 )
 from raretrail.cloudtrail.forgotten import Forgotten
-from raretrail.cloudtrail.layout import FileInfo, day_of_delivery
+from raretrail.cloudtrail.layout import FileInfo, day_of_delivery, is_table
 from raretrail.cloudtrail.principals import PrincipalRules
 from raretrail.cloudtrail.redaction import Redaction
-from raretrail.cloudtrail.table_input import is_table, read_shares
+from raretrail.cloudtrail.table_input import read_shares
 from raretrail.parts import Part, PartWriter
 from raretrail.s3 import in_order, is_s3
 from raretrail.s3 import read as read_object

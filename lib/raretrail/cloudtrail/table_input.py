@@ -33,11 +33,10 @@ from pyspark.sql.types import (
 )
 
 from raretrail.cloudtrail.flattened import is_flattened
-from raretrail.cloudtrail.layout import FileInfo
+from raretrail.cloudtrail.layout import TABLE, FileInfo
 from raretrail.cloudtrail.ocsf import is_ocsf
 from raretrail.errors import UsageError
 
-PREFIX = "table:"
 # What a row counts as where sizes of files decide: how much goes into a batch and a task.
 _ROW_BYTES = 1024
 # Rows of one day come in one document for every so many bytes of their data file.
@@ -56,11 +55,6 @@ class _Shape(NamedTuple):
     text: Column
     key: Column
     when: str | None
-
-
-def is_table(root: str) -> bool:
-    """Does this root of a trail name a table?"""
-    return root.startswith(PREFIX)
 
 
 def list_shares(
@@ -171,7 +165,7 @@ def _line(text: Column) -> Column:
 
 def _open(spark: SparkSession, root: str) -> DataFrame:
     try:
-        table = spark.read.table(root.removeprefix(PREFIX))
+        table = spark.read.table(root.removeprefix(TABLE))
         table.schema  # noqa: B018  (Connect analyses here)
         return table
     except PySparkException as error:

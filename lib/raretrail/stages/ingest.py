@@ -36,6 +36,7 @@ from raretrail.cloudtrail.layout import (
     day_of_delivery,
     describe,
     is_candidate,
+    is_table,
     list_local,
 )
 from raretrail.cloudtrail.notifications import messages_in, named_below
@@ -51,7 +52,7 @@ from raretrail.cloudtrail.reading import (
     read_whole,
 )
 from raretrail.cloudtrail.redaction import Redaction, load_redaction
-from raretrail.cloudtrail.table_input import is_table, list_shares
+from raretrail.cloudtrail.table_input import list_shares
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.evidence.changes import to_changes_daily, to_sessions_daily
 from raretrail.geo.locate import to_located
