@@ -10,28 +10,25 @@ where it does not.
 from __future__ import annotations
 
 import argparse
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(_ROOT / "tools"), str(_ROOT / "bench")]
+sys.path[:0] = [str(_ROOT / "tools"), str(_ROOT / "tests"), str(_ROOT / "tests" / "cluster")]
 
+from cluster_tools import free_port, server  # noqa: E402
 from figures import put  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 from pyspark.sql import functions as F  # noqa: E402
 
-from raretrail.simulate import Shape, simulate  # noqa: E402
+import tiny  # noqa: E402
 
 # The job takes about a minute on Spark; one that takes five is not going to end.
 _PATIENCE = 300
-_SHAPE = Shape(seed=3, people=6, days=6, judged_days=2, accounts=2)
 
 
 def main() -> None:
@@ -41,41 +38,18 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="a page of the manual to write the table into")
     options = parser.parse_args()
     version = subprocess.run([options.sail, "--version"], capture_output=True, text=True, check=True).stdout
-    with (
-        tempfile.TemporaryDirectory(prefix="raretrail-sail-") as folder,
-        _served(options.sail, Path(folder)) as remote,
-    ):
-        rows = list(_statements(remote, Path(folder)))
-        rows.append(("the main job, as it is", _job(remote, Path(folder))))
+    port = free_port()
+    serve = [options.sail, "spark", "server", "--port", str(port)]
+    with tempfile.TemporaryDirectory(prefix="raretrail-sail-") as name:
+        folder, remote = Path(name), f"sc://127.0.0.1:{port}"
+        with server(serve, folder / "server.log", port, folder):
+            rows = list(_statements(remote, folder))
+            rows.append(("the main job, as it is", _job(remote, folder)))
     table = "\n".join(f"| {name} | {said} |" for name, said in rows)
     text = f"{version.strip()}:\n\n| tried | outcome |\n|---|---|\n{table}"
     print(text)
     if options.into:
         put(options.into, "sail", text)
-
-
-@contextmanager
-def _served(sail: str, folder: Path) -> Iterator[str]:
-    """A server of its own on a free port; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sail, "spark", "server", "--port", str(port)], stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        for _ in range(100):
-            with socket.socket() as there:
-                if there.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        else:
-            raise SystemExit(f"{sail} does not listen: {(folder / 'server.log').read_text()[-2000:]}")
-        yield f"sc://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
 
 
 def _statements(remote: str, folder: Path) -> Iterator[tuple[str, str]]:
@@ -141,11 +115,8 @@ def _outcome(statement: Callable[[], Any]) -> str:
 
 def _job(remote: str, folder: Path) -> str:
     """How the main job ends there."""
-    out = folder / "organisation"
-    simulate(out, _SHAPE)
     command = [
-        sys.executable, "-m", "raretrail", "run", "--trail", str(out / "trail"), "--asn-db",
-        str(out / "asn.mmdb"), "--from", _SHAPE.judged_from.isoformat(), "--to", _SHAPE.end.isoformat(),
+        sys.executable, "-m", "raretrail", "run", *tiny.played(folder / "organisation"),
         "--warehouse", str(folder / "warehouse"), "--remote", remote,
     ]  # fmt: skip
     try:
