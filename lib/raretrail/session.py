@@ -42,14 +42,12 @@ _WRITING = {"spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}
 _REQUIRED = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 
 # Trail or warehouse on S3. Whoever may reach it is found where the AWS command line finds it, never in
-# settings. What a writer finds there already it does not write over, which is what keeps Delta's commits of
-# two clusters apart.
+# settings. Nothing here keeps Delta's commits of two clusters apart: that is the lock's (lease.py).
 _S3 = {
     "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
     "spark.hadoop.fs.s3a.aws.credentials.provider": (
         "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
     ),
-    "spark.hadoop.fs.s3a.create.conditional.enabled": "true",
     # What fails is asked again by s3a itself, with pauses that double from half a second; each time the SDK
     # below it asks three times, not five, or one object costs forty-five requests. A server that does not
     # answer is given up after a minute, not after 200 seconds for each of them.

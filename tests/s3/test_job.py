@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
 from job_tools import options, start
 
 import tiny
 from factories import record, trail_file
 from raretrail import cli
-from raretrail.s3 import storage_options
 from raretrail.session import close_session, open_session
 from raretrail.settings import load_settings
 from raretrail.stages.maintain import maintain
@@ -154,50 +150,37 @@ def test_a_scheduled_run_costs_the_same_whatever_the_history(
     assert {r.key for r in of_trail(told) if r.operation == "GetObject"} == {third}
 
 
-_APPENDER = """
+_TWO_AT_ONCE = """
 import sys
 from raretrail.session import open_session
-table, number = sys.argv[1:]
 spark = open_session(s3=True, cores="1", driver_memory="1g")
-spark.range(1).write.format("delta").save(table + "-warm-" + number)
-print("ready", flush=True)
-sys.stdin.readline()
-for n in range(15):
-    spark.range(1).coalesce(1).write.format("delta").mode("append").save(table)
+jvm = spark.sparkContext._jvm
+path = jvm.org.apache.hadoop.fs.Path(sys.argv[1] + "/_delta_log/00000000000000000000.json")
+files = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+one, two = files.create(path, False), files.create(path, False)
+one.write(bytearray(b"one"))
+two.write(bytearray(b"two"))
+one.close()
+try:
+    two.close()
+    print("the second was written")
+except Exception:
+    print("the second was refused")
+try:
+    files.create(path, False).close()
+    print("a third was written")
+except Exception:
+    print("a third was refused")
+print(bytes(files.open(path).readNBytes(3)).decode())
 """
 
 
-@pytest.fixture
-def table(as_root: S3Server, bucket: str) -> Iterator[str]:
-    yield f"s3a://{bucket}/table"
-
-
-def test_commits_of_two_clusters_to_one_table_are_kept_apart(
-    table: str, as_root: S3Server, tmp_path: Path
-) -> None:
-    """Without the lock: what Delta's own log store does, once S3A writes it on condition."""
-    write_deltalake(table, pa.table({"id": pa.array([], pa.int64())}), storage_options=storage_options())
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-c", _APPENDER, table, str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for number in range(2)
-    ]  # fmt: skip
-    try:
-        for process in pair:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n", process.stderr and process.stderr.read()
-        for process in pair:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        ended = [process.communicate(timeout=600) for process in pair]
-    finally:
-        for process in pair:
-            process.kill()
-    assert [process.returncode for process in pair] == [0, 0], ended
-    found = DeltaTable(table, storage_options=storage_options())
-    assert found.to_pyarrow_table().num_rows == 30
-    refused = [r for r in as_root.requests() if r.status in (409, 412) and "_delta_log" in r.key]
-    print(f"commits that found another's in their place as they were written: {len(refused)}")
+def test_without_the_lock_a_commit_can_be_written_over(bucket: str, as_root: S3Server) -> None:
+    """What Delta asks S3A for, a file that must not be there yet, is looked for and then written. When this
+    fails, a later Hadoop writes on condition, and docs/object-storage.md ("One writer") may say so."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_AT_ONCE, f"s3a://{bucket}/table"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.splitlines() == ["the second was written", "a third was refused", "two"]
