@@ -1,6 +1,6 @@
 """Disturb the job in every way a machine can, and compare every table with an undisturbed run.
 
-    python tests/robustness/chaos.py [--kills N] [--pairs N] [--full N] [--sealed N] [--seed S]
+    python tests/robustness/chaos.py [--kills N] [--pairs N] [--full N] [--sealed N] [--keep FOLDER]
 
 kills   the whole process group is killed (SIGKILL), JVM and Python workers included, at a random moment,
         several times in a row on one warehouse, each somewhere in what the one before left undone
@@ -11,12 +11,14 @@ sealed  the log of one table cannot be written, and then can
 
 Then the job runs to its end, and every table must equal that of a warehouse nobody disturbed: row for
 row and column for column, but for the times of running and the run's own name. The last two mount file
-systems, so they need root and are left out without it.
+systems, so they need root and are left out without it. With --keep, what was done is counted in the folder,
+and the next start goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -27,7 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,28 @@ class Ended:
 
 
 @dataclass
+class Tally:
+    """What has been done of one kind of disturbance: how often, over how many warehouses, in which stages,
+    how often one of a pair yielded, and what differed."""
+
+    done: int = 0
+    warehouses: int = 0
+    stages: dict[str, int] = field(default_factory=dict)
+    yielded: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def struck(self, stages: Sequence[str]) -> None:
+        """Count disturbances by the stage they met."""
+        self.done += len(stages)
+        self.stages = dict(Counter(self.stages) + Counter(stages))
+
+    @property
+    def where(self) -> str:
+        """The stages, in words."""
+        return ", ".join(f"{count} in {stage}" for stage, count in sorted(self.stages.items()))
+
+
+@dataclass
 class Chaos:
     """What every disturbance needs: a folder, the job, and what it leaves when left in peace."""
 
@@ -66,17 +90,35 @@ class Chaos:
     options: list[str] = field(default_factory=list)
     seconds: float = 0.0
     wanted: Contents = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in DISTURBANCES})
 
     def prepare(self) -> None:
-        """Simulate, and run once undisturbed."""
-        self.options = simulated(self.work / "simulated")
-        start = time.monotonic()
-        self.finish(self.history(), self.work / "undisturbed")
-        self.seconds = time.monotonic() - start
+        """Simulate, and run once undisturbed; or go on from what was kept."""
+        kept = json.loads(self._kept.read_text()) if self._kept.is_file() else {}
+        if kept:
+            self.options, self.seconds = kept["options"], kept["seconds"]
+            self.tallies |= {name: Tally(**tally) for name, tally in kept["tallies"].items()}
+            # Else what was drawn before is drawn again.
+            self.rng.seed(f"{self.rng.random()} after {kept['tallies']}")
+        else:
+            self.options = simulated(self.fresh("simulated"))
+            start = time.monotonic()
+            self.finish(self.history(), self.fresh("undisturbed"))
+            self.seconds = time.monotonic() - start
         self.wanted = contents(self.work / "undisturbed")
+        self.keep()
         rows = sum(map(len, self.wanted.values()))
         print(f"undisturbed: {self.seconds:.0f} s, {rows:,} rows in {len(self.wanted)} tables", flush=True)
+
+    @property
+    def _kept(self) -> Path:
+        return self.work / "done.json"
+
+    def keep(self) -> None:
+        """Write down how far it is."""
+        tallies = {name: asdict(tally) for name, tally in self.tallies.items()}
+        kept = {"options": self.options, "seconds": self.seconds, "tallies": tallies}
+        self._kept.write_text(json.dumps(kept))
 
     def history(self) -> list[str]:
         """Options to play the judged days."""
@@ -109,22 +151,22 @@ class Chaos:
         shutil.rmtree(folder, ignore_errors=True)
         return folder
 
-    def judge(self, what: str, found: Contents, *wanted: Contents) -> None:
-        """Compare with what was wanted, or one of these, and say so."""
+    def judge(self, tally: Tally, what: str, found: Contents, *wanted: Contents) -> None:
+        """Compare with what was wanted, or one of these, say so, and keep what was counted."""
         different = min((differences(one, found) for one in wanted or (self.wanted,)), key=len)
         if different:
-            self.failed.append(what)
+            tally.failed.append(what)
+        tally.warehouses += 1
+        self.keep()
         print(f"{what}: {'; '.join(different) if different else 'the same'}", flush=True)
 
 
-def kills(chaos: Chaos, wanted: int) -> str:
+def kills(chaos: Chaos, tally: Tally, wanted: int) -> str:
     """Kill the whole group at random moments, then finish."""
-    done, warehouses, stages = 0, 0, Counter[str]()
-    before = len(chaos.failed)
-    while done < wanted:
+    while tally.done < wanted:
         warehouse = chaos.fresh("killed")
-        struck = []
-        for _ in range(min(_IN_A_ROW, wanted - done)):
+        struck: list[str] = []
+        for _ in range(min(_IN_A_ROW, wanted - tally.done)):
             told = chaos.work / "told.txt"
             job = chaos.start(chaos.history(), warehouse, told)
             try:
@@ -137,17 +179,13 @@ def kills(chaos: Chaos, wanted: int) -> str:
                 os.killpg(job.pid, signal.SIGKILL)
                 job.wait()
             struck.append(Ended(job.returncode, told.read_text(errors="replace")).stage)
-            done += 1
-        stages.update(struck)
         chaos.finish(chaos.history(), warehouse)
-        chaos.judge(f"{done} kills ({', '.join(struck)})", contents(warehouse))
-        warehouses += 1
-    where = ", ".join(f"{count} in {stage}" for stage, count in sorted(stages.items()))
-    differ = len(chaos.failed) - before
-    return f"{done} kills ({where}) over {warehouses} warehouses: {differ} differ."
+        tally.struck(struck)
+        chaos.judge(tally, f"{tally.done} kills ({', '.join(struck)})", contents(warehouse))
+    return f"{tally.done} kills ({tally.where}) over {tally.warehouses} warehouses"
 
 
-def pairs(chaos: Chaos, wanted: int) -> str:
+def pairs(chaos: Chaos, tally: Tally, wanted: int) -> str:
     """Start two at once; whoever yields says so, and is run again."""
     history, scheduled = chaos.history(), chaos.scheduled()
     orders = []
@@ -156,8 +194,7 @@ def pairs(chaos: Chaos, wanted: int) -> str:
         for options in order:
             chaos.finish(options, alone)
         orders.append(contents(alone))
-    yielded, before = 0, len(chaos.failed)
-    for number in range(wanted):
+    for number in range(tally.done, wanted):
         warehouse = chaos.fresh("paired")
         mixed = number % 2 == 1
         couple = (history, scheduled if mixed else history)
@@ -172,21 +209,19 @@ def pairs(chaos: Chaos, wanted: int) -> str:
                 raise SystemExit(f"pair {number + 1} ended with {code}: {text[-2000:]}")
             if code == EXIT_BUSY:
                 chaos.finish(options, warehouse)
-        yielded += EXIT_BUSY in codes
+        tally.done += 1
+        tally.yielded += EXIT_BUSY in codes
         if codes == [EXIT_BUSY, EXIT_BUSY]:
-            chaos.failed.append(f"pair {number + 1}: both yielded")
+            tally.failed.append(f"pair {number + 1}: both yielded")
         name = f"pair {number + 1} ({'mixed' if mixed else 'alike'}, {codes[0]} and {codes[1]})"
-        found = contents(warehouse)
-        chaos.judge(name, found, *(orders if mixed else [chaos.wanted]))
-    differ = len(chaos.failed) - before
-    return f"{wanted} pairs, in {yielded} of which one yielded with exit code {EXIT_BUSY}: {differ} differ."
+        chaos.judge(tally, name, contents(warehouse), *(orders if mixed else [chaos.wanted]))
+    return f"{tally.done} pairs, in {tally.yielded} of which one yielded with exit code {EXIT_BUSY}"
 
 
-def full(chaos: Chaos, wanted: int) -> str:
+def full(chaos: Chaos, tally: Tally, wanted: int) -> str:
     """Fill the disk at a random moment, make it larger, finish."""
     size = sum(f.stat().st_size for f in (chaos.work / "undisturbed").rglob("*") if f.is_file())
-    stages, before = Counter[str](), len(chaos.failed)
-    for number in range(wanted):
+    for number in range(tally.done, wanted):
         disk = chaos.fresh("full")
         disk.mkdir()
         room = int(chaos.rng.uniform(0.02, 0.95) * size)
@@ -195,25 +230,23 @@ def full(chaos: Chaos, wanted: int) -> str:
             ended = chaos.run(chaos.history(), disk / "w")
             if ended.code != EXIT_FAILED:
                 raise SystemExit(f"a full disk ended with {ended.code}: {ended.told[-2000:]}")
-            stages[ended.stage] += 1
             _mount("-o", f"remount,size={size * 4}", str(disk))
             chaos.finish(chaos.history(), disk / "w")
-            chaos.judge(f"disk {number + 1}, full at {room:,} bytes in {ended.stage}", contents(disk / "w"))
+            tally.struck([ended.stage])
+            name = f"disk {number + 1}, full at {room:,} bytes in {ended.stage}"
+            chaos.judge(tally, name, contents(disk / "w"))
         finally:
             subprocess.run(["umount", "--lazy", str(disk)], check=False)
-    where = ", ".join(f"{count} in {stage}" for stage, count in sorted(stages.items()))
-    differ = len(chaos.failed) - before
-    return f"{wanted} disks that filled ({where}), all exit code {EXIT_FAILED}: {differ} differ."
+    return f"{tally.done} disks that filled ({tally.where}), all exit code {EXIT_FAILED}"
 
 
-def sealed(chaos: Chaos, wanted: int) -> str:
+def sealed(chaos: Chaos, tally: Tally, wanted: int) -> str:
     """Let the log of one table be written no more, then again."""
-    before = len(chaos.failed)
     half = chaos.fresh("half")
     middle = f"{SHAPE.judged_from.isoformat()}T12:00Z"
     start = SHAPE.judged_from.isoformat()
     chaos.finish([*chaos.options, "--from", start, "--to", middle], half)
-    for number in range(wanted):
+    for number in range(tally.done, wanted):
         table = _SEALED[number % len(_SEALED)]
         warehouse = chaos.fresh("sealed")
         shutil.copytree(half, warehouse)
@@ -227,16 +260,16 @@ def sealed(chaos: Chaos, wanted: int) -> str:
         if ended.code != EXIT_FAILED:
             raise SystemExit(f"the sealed log of {table} ended with {ended.code}: {ended.told[-2000:]}")
         chaos.finish(chaos.history(), warehouse)
-        chaos.judge(f"log of {table} sealed", contents(warehouse))
-    differ = len(chaos.failed) - before
-    return f"{wanted} logs that could not be written, all exit code {EXIT_FAILED}: {differ} differ."
+        tally.done += 1
+        chaos.judge(tally, f"log of {table} sealed", contents(warehouse))
+    return f"{tally.done} logs that could not be written, all exit code {EXIT_FAILED}"
 
 
 def _mount(*options: str) -> None:
     subprocess.run(["mount", *options], check=True, capture_output=True)
 
 
-DISTURBANCES: dict[str, tuple[Callable[[Chaos, int], str], int]] = {
+DISTURBANCES: dict[str, tuple[Callable[[Chaos, Tally, int], str], int]] = {
     "kills": (kills, 100),
     "pairs": (pairs, 20),
     "full": (full, 5),
@@ -250,7 +283,7 @@ def main() -> int:
     for name, (_, usual) in DISTURBANCES.items():
         parser.add_argument(f"--{name}", type=int, help=f"default {usual}, none where another is given")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="a folder to work in and leave")
+    parser.add_argument("--keep", type=Path, help="a folder to work in, to go on in and to leave")
     parser.add_argument("--into", type=Path, help="a page of the manual to write the figures into")
     options = parser.parse_args()
     given = {name: getattr(options, name) for name in DISTURBANCES if getattr(options, name)}
@@ -264,16 +297,17 @@ def main() -> int:
             if name in ("full", "sealed") and os.geteuid():
                 print(f"{name}: left out, mounting needs root")
                 continue
-            text = DISTURBANCES[name][0](chaos, count)
+            tally = chaos.tallies[name]
+            text = DISTURBANCES[name][0](chaos, tally, count)
             rows = sum(map(len, chaos.wanted.values()))
-            text += f" Compared: {rows:,} rows in {len(chaos.wanted)} tables."
+            text += f": {len(tally.failed)} differ. Compared: {rows:,} rows in {len(chaos.wanted)} tables."
             print(text, flush=True)
             if options.into:
                 put(options.into, name, text)
     finally:
         if not options.keep:
             shutil.rmtree(work, ignore_errors=True)
-    return int(bool(chaos.failed))
+    return int(any(tally.failed for tally in chaos.tallies.values()))
 
 
 if __name__ == "__main__":
