@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-sail bench-cluster bench-declined bench-detection bench-elsewhere bench-variations bench-scale
+.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-sail bench-scheduled bench-upkeep bench-cluster bench-declined bench-detection bench-elsewhere bench-variations bench-scale
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,14 @@ bench-sail: ## Which statements of the job pysail takes, in an environment of it
 	@$(SETUP) --dev
 	@test -x .cache/sail/bin/sail || { .venv/bin/python -m venv .cache/sail && .cache/sail/bin/pip -q install pysail==0.7.2; }
 	@.venv/bin/python bench/sail.py --sail .cache/sail/bin/sail --into docs/performance.md $(ARGS)
+
+bench-scheduled: ## The scheduled run beside Spark's defaults, on 400 days, resident (ARGS=--repeat=3)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m scheduled --into ../docs/performance.md $(ARGS)
+
+bench-upkeep: ## Files and log entries after 10,000 scheduled runs (ARGS=--runs=N)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m scheduled.upkeep --into ../docs/performance.md $(ARGS)
 
 bench-detection: ## Recall at a budget on simulated organisations (about an hour; ARGS=--seeds=41)
 	@$(SETUP) --dev
