@@ -99,8 +99,11 @@ class IngestSettings(Model):
     time_column: str | None = None
 
 
-# How files are found decides nothing of what they hold.
-_HOW_LISTED = {"listing", "listing_state", "listing_options", "time_column", "s3_reader", "files_from"}
+# How files are found and read decides nothing of what they hold.
+_HOW_READ = {
+    "recent_days", "batch_bytes", "task_bytes", "driver_bytes", "s3_reader", "files_from", "direct",
+    "listing", "listing_state", "listing_options", "time_column",
+}  # fmt: skip
 
 
 class GeoSettings(Model):
@@ -382,9 +385,7 @@ class Settings(Model):
         # That the broken ones are missing among the detectors decides, not why.
         left_out = dict.fromkeys(aside, True)
         left_out["broken_detectors"] = True
-        tree = self.model_dump(
-            mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": _HOW_LISTED}
-        )
+        tree = self.model_dump(mode="json", exclude={**left_out, "alerts": {"webhook"}, "ingest": _HOW_READ})
         for detector in tree["detectors"]:
             del detector["examples"]  # they decide nothing
         tree["files"] = {

@@ -28,6 +28,13 @@ def test_hash_is_the_same_wherever_trail_and_warehouse_lie() -> None:
     assert one.hash == other.hash
 
 
+def test_hash_is_the_same_however_files_are_read_and_moves_with_which_are() -> None:
+    usual, _ = load_settings()
+    how = {"driver_bytes": 0, "task_bytes": 1, "batch_bytes": 1, "recent_days": 5, "direct": False}
+    assert load_settings(options={"ingest": how})[0].hash == usual.hash
+    assert load_settings(options={"ingest": {"history": "30d"}})[0].hash != usual.hash
+
+
 def test_hash_is_the_same_wherever_alerts_go_and_moves_with_which_there_are() -> None:
     usual, _ = load_settings()
     webhook = {"url": "https://a.example.com", "format": "slack", "timeout": "3s", "max_attempts": 1}
