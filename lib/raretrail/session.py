@@ -55,8 +55,6 @@ _S3 = {
     "spark.hadoop.fs.s3a.attempts.maximum": "3",
     "spark.hadoop.fs.s3a.connection.timeout": "60s",
     "spark.hadoop.fs.s3a.connection.establish.timeout": "10s",
-    # Of a log of thousands of versions only the end is listed.
-    "spark.hadoop.delta.enableFastS3AListFrom": "true",
 }
 
 _KEPT_FOR_THE_UI = (
