@@ -330,6 +330,13 @@ def look_up(location: str) -> Object | None:
     return Object(key, found["ContentLength"], found["LastModified"].replace(microsecond=0))
 
 
+def require_delete(location: str) -> None:
+    """UsageError where objects below a location may not be deleted. Asked of one that is not there."""
+    bucket, prefix = split(location)
+    with told(location, "s3:DeleteObject"):
+        ask("delete_object", Bucket=bucket, Key=f"{prefix.rstrip('/')}/_raretrail.none")
+
+
 def whole(
     bucket: str, key: str, fits: Callable[[bytes, dict[str, Any]], bool] = lambda data, answer: True
 ) -> tuple[bytes, dict[str, Any]]:

@@ -43,6 +43,9 @@ SCRATCH = (
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _LISTING_HERE = 8
 _LISTING_ELSEWHERE = 64
+# A list of everything below a folder, where Delta 4.3.1 wants what is in it: VACUUM then meets the entries of
+# the log among the files, finds them in no version, and deletes them.
+_FAST_LISTING = "delta.enableFastS3AListFrom"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def maintain(
     retention: Mapping[str, int] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Maintained]:
-    """Expire, compact and vacuum every table there is; what was done to each.
+    """Expire, compact and vacuum every table there is; what was done to each. UsageError where nothing may be
+    deleted.
 
     Rows go when their partition's day lies more days before now than retention says of their table, by
     name, or else the table's `retain_days`. Tables are taken one
@@ -71,7 +75,7 @@ def maintain(
     """
     done = []
     scratch = [Table(f"staged_{name}", "", (), ()) for name in SCRATCH]
-    with warehouse.held(), _listing_as_suits(warehouse):
+    with warehouse.held(), _vacuuming(warehouse):
         for table in [*chosen, *scratch]:
             if not warehouse.exists(table):
                 continue
@@ -104,7 +108,8 @@ def purge(warehouse: Warehouse, scratch: Sequence[str]) -> dict[str, int | None]
         for table in chosen:
             _keep_current(warehouse.directory / table.name)
     else:
-        together([partial(_vacuum_whole, warehouse, table) for table in chosen])
+        with _vacuuming(warehouse):
+            together([partial(_vacuum_whole, warehouse, table) for table in chosen])
     after = {table.name: _files(warehouse, table) for table in listed}
     return {
         name: None if files is None else len(files - (after[name] or set())) for name, files in before.items()
@@ -152,21 +157,30 @@ def _files(warehouse: Warehouse, table: Table) -> set[str] | None:
 
 
 @contextmanager
-def _listing_as_suits(warehouse: Warehouse) -> Iterator[None]:
-    """List with few tasks; on Databricks and over Connect leave it to the cluster, whose setting it is."""
+def _vacuuming(warehouse: Warehouse) -> Iterator[None]:
+    """List with few tasks, and safely; on Databricks and over Connect leave it to the cluster, whose setting
+    it is. UsageError where nothing may be deleted in S3: Delta would say that there was nothing to delete."""
     conf = warehouse.spark.conf
     if not warehouse.directory and not s3.is_ours(warehouse.spark):
         yield
         return
-    before = conf.get(_LISTING)
-    conf.set(_LISTING, _LISTING_HERE if warehouse.directory else _LISTING_ELSEWHERE)
+    if s3.is_s3(warehouse.location):
+        s3.require_delete(warehouse.location)
+    wanted = {
+        _LISTING: str(_LISTING_HERE if warehouse.directory else _LISTING_ELSEWHERE),
+        _FAST_LISTING: "false",
+    }
+    before = {name: conf.get(name, None) for name in wanted}
+    for name, value in wanted.items():
+        conf.set(name, value)
     try:
         yield
     finally:
-        if before is None:
-            conf.unset(_LISTING)
-        else:
-            conf.set(_LISTING, before)
+        for name, was in before.items():
+            if was is None:
+                conf.unset(name)
+            else:
+                conf.set(name, was)
 
 
 def _vacuum(warehouse: Warehouse, table: Table) -> None:
