@@ -1,6 +1,6 @@
 """The same measure on organisations unlike those of the table: sizes, no ASN database, real techniques.
 
-    python -m detection.elsewhere --cache DIR [--only NAME ...] [--into PAGE [--figures MARK]]
+    python -m detection.elsewhere --cache DIR [--only NAME ...] [--into PAGE]
 
 Run from bench/. raretrail beside the best of the reference scorers, a row a kind of organisation.
 """
@@ -53,7 +53,6 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="where organisations are kept")
     parser.add_argument("--only", action="append", choices=[v.name for v in VARIANTS])
     parser.add_argument("--into", type=Path, help="a page of the manual to write the tables into")
-    parser.add_argument("--figures", default="elsewhere", help="under which mark of the page")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     wanted = [v for v in VARIANTS if not options.only or v.name in options.only]
@@ -82,7 +81,7 @@ def main() -> None:
     )
     print(text)
     if options.into:
-        put(options.into, options.figures, text)
+        put(options.into, "elsewhere", text)
 
 
 @dataclass
