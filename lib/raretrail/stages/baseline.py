@@ -127,15 +127,12 @@ def known_changes(warehouse: Warehouse, end: date) -> DataFrame:
     return between(warehouse.read(CHANGES_DAILY), end - timedelta(days=_HELD_DAYS), end)
 
 
-def stored_days(warehouse: Warehouse, first: date | None = None, last: date | None = None) -> list[date]:
-    """The days from first to last, both by default without bound, that the warehouse has a snapshot of,
-    ascending. One made before areas were counted is none."""
-    rows = warehouse.read(BASELINE_DIMENSION).where("dimension = 'area'")
-    if first is not None:
-        rows = rows.where(F.col("as_of") >= F.lit(first))
-    if last is not None:
-        rows = rows.where(F.col("as_of") <= F.lit(last))
-    return sorted(row["as_of"] for row in rows.select("as_of").distinct().collect())
+def stored_days(warehouse: Warehouse, first: date, last: date) -> list[date]:
+    """The days from first to last that the warehouse has a snapshot of, ascending. One made before areas
+    were counted is none."""
+    within = F.col("as_of").between(F.lit(first), F.lit(last)) & (F.col("dimension") == "area")
+    rows = warehouse.read(BASELINE_DIMENSION).where(within).select("as_of").distinct().collect()
+    return sorted(row["as_of"] for row in rows)
 
 
 def stored_snapshot(warehouse: Warehouse, days: Collection[date]) -> Snapshot:
@@ -217,17 +214,18 @@ def advance_baseline(
 def rebuild_baseline(warehouse: Warehouse, geo: Geo, now: datetime) -> date | None:
     """Make the latest snapshot anew from the facts as they are, and drop the older ones; its day, if any.
 
-    Killed in between it leaves no snapshot, and the next run builds one.
+    One made before areas were counted is made anew as well. Killed in between it leaves no snapshot, and the
+    next run builds one.
     """
-    stored = stored_days(warehouse)
+    latest = warehouse.read(BASELINE_DIMENSION).agg(F.max("as_of").alias("as_of")).first()
+    as_of: date | None = latest["as_of"] if latest else None
     # The dimension table goes first: while it has a day, that day counts as stored.
     for table in (BASELINE_DIMENSION, *BASELINES, BASELINE_COVERAGE_HOUR):
         if warehouse.exists(table):
             warehouse.replace(table, warehouse.spark.createDataFrame([], table.spark_schema()))
     first = first_fact_day(warehouse)
-    if not stored or first is None or first >= stored[-1]:
+    if as_of is None or first is None or first >= as_of:
         return None
-    as_of = stored[-1]
     ensure_known_places(warehouse, geo, as_of, now)
     _withhold(warehouse, as_of)
     _build(warehouse, geo, as_of, first, known_uses(warehouse, geo, as_of, as_of))
