@@ -394,14 +394,15 @@ def test_one_bad_account_region_file_and_detector_hold_back_themselves_and_no_ot
 ) -> None:
     """All four at once; nothing of them is published until each is mended, and everything else is at once."""
     place = copy("faults")
-    now, other = at(JUDGED, 15, 45), "222233334444"
+    # From where nobody else came, so that these are incidents of their own.
+    now, other, london = at(JUDGED, 15, 45), "222233334444", "81.2.69.142"
     conf = tmp_path / "conf" / "detectors"
     conf.mkdir(parents=True)
     (conf / "unusual_command_for_user.yml").write_text("requires: {command: [\n")
     calls = [
-        call("ben", "iam:CreateUser", BILBAO, now),
-        call("ben", "iam:CreateRole", BILBAO, now, recipientAccountId=other),
-        call("carla", "iam:CreateUser", BILBAO, now, awsRegion="eu-north-1"),
+        call("ben", "iam:CreateUser", london, now),
+        call("ben", "iam:CreateRole", london, now, recipientAccountId=other),
+        call("carla", "iam:CreateUser", london, now, awsRegion="eu-north-1"),
     ]
     future = call("carla", "iam:GetUser", MILAN, datetime(2098, 1, 1, tzinfo=UTC), awsRegion="eu-north-1")
     deliver(place.trail, now, calls)
@@ -451,7 +452,7 @@ def test_one_bad_account_region_file_and_detector_hold_back_themselves_and_no_ot
     place.spark.sql(f"UPDATE {events} SET event_name = 'CreateRole' WHERE {spoilt}").collect()
     place.spark.sql(f"DELETE FROM {events} WHERE event_date > DATE'2090-01-01'").collect()
     unreadable.unlink()
-    unreadable.write_bytes(trail_file([call("ben", "s3:ListBuckets", BILBAO, now)], compressed=False))
+    unreadable.write_bytes(trail_file([call("ben", "s3:ListBuckets", london, now)], compressed=False))
     released = go(30, broken=False)
     assert released.exit_code == EXIT_DONE, released.messages
     assert {(account, region) for account, region, _ in published()} == {

@@ -17,20 +17,18 @@ from pyspark.sql import SparkSession
 
 import tiny
 from raretrail.settings import Settings, load_settings
-from raretrail.simulate import Shape, simulate
+from raretrail.simulate import simulate
 from raretrail.stages.run import run
 from raretrail.watch import Watch
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
-
-SHAPE = Shape(people=4, days=3, judged_days=1, accounts=1, campaigns=("new_city",))
 
 
 @pytest.fixture(scope="module")
 def organisation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, datetime]:
     """A small organisation's trail, and when its one intrusion is over."""
     out = tmp_path_factory.mktemp("organisation")
-    campaign = simulate(out, SHAPE).campaigns[0]
+    campaign = simulate(out, tiny.SHAPE).campaigns[0]
     return out, datetime.fromisoformat(campaign["last_time"])
 
 
