@@ -15,8 +15,8 @@ from raretrail.errors import BusyError
 from raretrail.stages.maintain import (
     _LISTING,
     SCRATCH,
-    _listing_as_suits,
     _vacuum_whole,
+    _vacuuming,
     compact_day,
     maintain,
 )
@@ -132,7 +132,7 @@ def test_a_table_elsewhere_is_vacuumed_to_its_current_version(spark: SparkSessio
         warehouse.replace(PLACES, with_all_columns(spark.range(1), PLACES))
     folder = tmp_path / PLACES.name
     assert len(list(folder.glob("*.parquet"))) > 1
-    with _listing_as_suits(warehouse):
+    with _vacuuming(warehouse):
         _vacuum_whole(warehouse, PLACES)
     assert len(list(folder.glob("*.parquet"))) == len(DeltaTable(str(folder)).file_uris()) == 1
     assert "delta.deletedFileRetentionDuration" not in DeltaTable(str(folder)).metadata().configuration
