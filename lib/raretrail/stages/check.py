@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from functools import partial
 
@@ -45,19 +45,23 @@ def check(
     now: datetime,
     covered: DataFrame,
     denied: Mapping[str, str],
+    delivered: Collection[date],
 ) -> Gate:
     """Judge every suite, record the results in data_quality, and say what is held.
 
     days are those whose events the run relied on; as_of is the baseline it left behind; covered are the
     hours of `coverage_hourly` it answers for; denied are the accounts of which files may not be read, with
-    why: what is found of them is held.
+    why: what is found of them is held; delivered are the days on which the files the run took were.
     """
+    of_days = F.lit(False)  # as of a run that took no file
+    if delivered:
+        of_days = F.col("file_date").between(F.lit(min(delivered)), F.lit(max(delivered)))
     subjects: dict[str, DataFrame] = {
         "coverage": covered,
         "events": warehouse.read(EVENTS).where(on_days("event_date", days)),
         "baseline": warehouse.read(BASELINE_COMMAND_PLACE).where(F.col("as_of") == F.lit(as_of)),
         "findings": warehouse.read(STAGED_ANOMALIES),
-        "ledger": warehouse.read(INGEST_FILES).where(F.col("run_id") == run_id),
+        "ledger": warehouse.read(INGEST_FILES).where(of_days & (F.col("run_id") == run_id)),
     }
     return with_broken_detectors(
         _judge(warehouse, settings, run_id, now, subjects, denied), settings.broken_detectors

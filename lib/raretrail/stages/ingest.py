@@ -110,12 +110,13 @@ _UNOPENED = {
 
 @dataclass
 class Ingested:
-    """What an ingest did: counts for `runs`, the days whose facts it wrote, the hours from which it took
-    copies out that had counted as events, which messages that name files were not understood, and by
-    account what of it may not be listed or read, and why."""
+    """What an ingest did: counts for `runs`, the days whose facts it wrote, the days on which what is new was
+    delivered, the hours from which it took copies out that had counted as events, which messages that name
+    files were not understood, and by account what of it may not be listed or read, and why."""
 
     counts: dict[str, int] = field(default_factory=dict)
     days: set[date] = field(default_factory=set)
+    delivered: set[date] = field(default_factory=set)
     hours: set[datetime] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
     denied: dict[str, str] = field(default_factory=dict)
@@ -198,6 +199,7 @@ def ingest(
     ]
     done.add(files_listed=len(listed), files_outside=len(listed) - len(wanted))
     fresh = only_new(wanted, warehouse)
+    done.delivered = {day_of_delivery(file.path, file.modified_at) for file in fresh}
     others = [file for file in fresh if describe(file.path).kind != "log"]
     logs = [file for file in fresh if describe(file.path).kind == "log"]
     accounts = {describe(file.path).account for file in wanted}
@@ -388,7 +390,8 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested, accounts: Colle
         _ledger_row(taking, info[path], facts, verdicts.get(path, {}))
         for path, facts in facts_of_files.items()
     ]
-    warehouse.merge(INGEST_FILES, warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema()))
+    ledger = warehouse.spark.createDataFrame(rows, INGEST_FILES.spark_schema())
+    warehouse.merge(INGEST_FILES, ledger, only=_in_ledger(files))
     for name in ("superseded", "displaced"):
         if count := sum(verdict[name] for verdict in verdicts.values()):
             done.add(**{name: count})
@@ -713,6 +716,13 @@ def _add_events(
     if added:
         taking.warehouse.add_files(EVENTS, added)
     taking.warehouse.drop_parts()
+
+
+def _in_ledger(files: Sequence[FileInfo]) -> str | None:
+    """Where in the ledger these files are if they are there, as `merge` takes it. One whose path has no day
+    is kept under that of its modification, which may have been another."""
+    days = [describe(file.path).day for file in files]
+    return None if None in days else on_days("t.file_date", days)
 
 
 def _ledger_row(

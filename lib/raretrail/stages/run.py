@@ -80,8 +80,8 @@ class Plan:
 
 @dataclass
 class Run:
-    """A run in progress: where, under what settings, its record in `runs` so far, and the accounts of which
-    files may not be read, with why."""
+    """A run in progress: where, under what settings, its record in `runs` so far, the accounts of which
+    files may not be read, with why, and the days on which the files it took were delivered."""
 
     warehouse: Warehouse
     settings: Settings
@@ -94,6 +94,7 @@ class Run:
     record: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     denied: dict[str, str] = field(default_factory=dict)
+    delivered: set[date] = field(default_factory=set)
 
     @property
     def now(self) -> datetime:
@@ -315,6 +316,7 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     this.record["event_days"] = sorted(taken.days)
     this.record["late_buckets"] = sorted(taken.hours)
     this.denied = taken.denied
+    this.delivered = taken.delivered
     if taken.denied:
         counts["accounts_denied"] = len(taken.denied)
     if counts.get("files_outside") and not counts["files_new"] and not this.warehouse.exists(EVENTS):
@@ -512,7 +514,15 @@ def _publish(
         upto = next((upto for _, end, upto in plan.spans if end == window.end), record["as_of"].date())
         covered = judged_hours(this.warehouse, window, covered_at)
         gate = check(
-            this.warehouse, this.settings, record["run_id"], relied, upto, this.now, covered, this.denied
+            this.warehouse,
+            this.settings,
+            record["run_id"],
+            relied,
+            upto,
+            this.now,
+            covered,
+            this.denied,
+            this.delivered,
         )
     with this.stage("publish"):
         alert = record["mode"] != "history"
