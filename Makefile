@@ -131,8 +131,9 @@ clean: ## Remove .venv and everything made by builds, tests and the demo
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site demo
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Two processes, each with a Spark of its own: small frames keep one core busy. A file's tests stay together.
-SIDE = --numprocesses 2 --dist loadfile
+# Two processes, each with a Spark of its own: small frames keep one core busy. A file's tests stay together, and
+# files keep the order of tests/conftest.py, the longest first.
+SIDE = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The first Python that fits; if none does, whichever there is, which then says what is wrong.
 SETUP = p="$(PYTHON)"; \

@@ -30,3 +30,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     )
     yield session
     close_session(session)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest first, so that no process is left with one of them while the other is done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    whole = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in whole))

@@ -168,12 +168,14 @@ def kills(chaos: Chaos, tally: Tally, wanted: int) -> str:
         struck: list[str] = []
         for _ in range(min(_IN_A_ROW, wanted - tally.done)):
             told = chaos.work / "told.txt"
+            start = time.monotonic()
             job = chaos.start(chaos.history(), warehouse, told)
             try:
                 job.wait(chaos.rng.uniform(3, chaos.seconds * 1.05))
-                # It ended before it was struck: there is nothing left to disturb, and the machine is quicker
-                # than it was.
-                chaos.seconds *= 0.85
+                # It ended before it was struck: there is nothing left to disturb. Where all was still to be
+                # done, the machine is quicker than it was.
+                if not struck:
+                    chaos.seconds = min(chaos.seconds, time.monotonic() - start)
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(job.pid, signal.SIGKILL)
