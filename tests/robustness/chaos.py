@@ -141,7 +141,10 @@ class Chaos:
 
     def finish(self, options: Sequence[str], warehouse: Path) -> None:
         """The job to its good end."""
-        ended = self.run(options, warehouse)
+        self.require_done(self.run(options, warehouse))
+
+    def require_done(self, ended: Ended) -> None:
+        """End here where the job did not end well."""
         if ended.code != EXIT_DONE:
             raise SystemExit(f"the job failed with {ended.code}: {ended.told[-3000:]}")
 
@@ -163,25 +166,28 @@ class Chaos:
 
 def kills(chaos: Chaos, tally: Tally, wanted: int) -> str:
     """Kill the whole group at random moments, then finish."""
+    # How long a run takes of which all is to be done, and one of which some is done: as the quickest did.
+    whole = rest = chaos.seconds * 1.05
     while tally.done < wanted:
         warehouse = chaos.fresh("killed")
         struck: list[str] = []
-        for _ in range(min(_IN_A_ROW, wanted - tally.done)):
+        ended = False
+        while not ended and len(struck) < min(_IN_A_ROW, wanted - tally.done):
             told = chaos.work / "told.txt"
             start = time.monotonic()
             job = chaos.start(chaos.history(), warehouse, told)
             try:
-                job.wait(chaos.rng.uniform(3, chaos.seconds * 1.05))
-                # It ended before it was struck: there is nothing left to disturb. Where all was still to be
-                # done, the machine is quicker than it was.
-                if not struck:
-                    chaos.seconds = min(chaos.seconds, time.monotonic() - start)
-                break
+                job.wait(chaos.rng.uniform(3, rest if struck else whole))
+                # It was done before it was struck: there is nothing left to disturb.
+                chaos.require_done(Ended(job.returncode, told.read_text(errors="replace")))
+                ended, took = True, time.monotonic() - start
+                whole, rest = (whole, min(rest, took)) if struck else (min(whole, took), rest)
             except subprocess.TimeoutExpired:
                 os.killpg(job.pid, signal.SIGKILL)
                 job.wait()
-            struck.append(Ended(job.returncode, told.read_text(errors="replace")).stage)
-        chaos.finish(chaos.history(), warehouse)
+                struck.append(Ended(job.returncode, told.read_text(errors="replace")).stage)
+        if not ended:
+            chaos.finish(chaos.history(), warehouse)
         tally.struck(struck)
         chaos.judge(tally, f"{tally.done} kills ({', '.join(struck)})", contents(warehouse))
     return f"{tally.done} kills ({tally.where}) over {tally.warehouses} warehouses"
@@ -248,6 +254,10 @@ def sealed(chaos: Chaos, tally: Tally, wanted: int) -> str:
     middle = f"{SHAPE.judged_from.isoformat()}T12:00Z"
     start = SHAPE.judged_from.isoformat()
     chaos.finish([*chaos.options, "--from", start, "--to", middle], half)
+    undisturbed = chaos.fresh("half-undisturbed")
+    shutil.copytree(half, undisturbed)
+    chaos.finish(chaos.history(), undisturbed)
+    peaceful = contents(undisturbed)
     for number in range(tally.done, wanted):
         table = _SEALED[number % len(_SEALED)]
         warehouse = chaos.fresh("sealed")
@@ -263,7 +273,7 @@ def sealed(chaos: Chaos, tally: Tally, wanted: int) -> str:
             raise SystemExit(f"the sealed log of {table} ended with {ended.code}: {ended.told[-2000:]}")
         chaos.finish(chaos.history(), warehouse)
         tally.done += 1
-        chaos.judge(tally, f"log of {table} sealed", contents(warehouse))
+        chaos.judge(tally, f"log of {table} sealed", contents(warehouse), peaceful)
     return f"{tally.done} logs that could not be written, all exit code {EXIT_FAILED}"
 
 
