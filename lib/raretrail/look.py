@@ -236,7 +236,13 @@ def tables_in(folder: Path) -> list[str]:
     """The names of the Delta tables in a directory, staged ones included."""
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if (p / "_delta_log").is_dir())
+    return sorted(p.name for p in folder.iterdir() if is_delta(p))
+
+
+def is_delta(folder: Path) -> bool:
+    """Whether a folder holds a Delta table: whoever died making one leaves a log without a commit."""
+    log = folder / "_delta_log"
+    return log.is_dir() and any(entry.name[:20].isdigit() for entry in log.iterdir())
 
 
 class DuckLook:

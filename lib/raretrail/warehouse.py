@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from raretrail import tables
 from raretrail.errors import BusyError, UsageError
-from raretrail.look import is_writable, require_known_version
+from raretrail.look import is_delta, is_writable, require_known_version
 from raretrail.look import local_path as local_path
 from raretrail.parts import Part
 from raretrail.s3 import is_ours, is_s3
@@ -78,7 +78,7 @@ class Warehouse:
         if table.name in self._made:
             return True
         if self.directory:
-            found = (self.directory / table.name / "_delta_log").is_dir()
+            found = is_delta(self.directory / table.name)
         elif self.is_schema:
             found = self.spark.catalog.tableExists(f"{self.location}.{table.name}")
         else:

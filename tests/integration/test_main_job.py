@@ -290,6 +290,38 @@ def test_bad_input_holds_its_account_until_it_is_mended(
     assert warehouse.read(ANOMALIES).count() == held.record["counts"]["findings"]
 
 
+@pytest.mark.slow
+def test_an_old_file_that_cannot_be_read_is_held_by_every_run_until_it_can(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """A quarter-hour's run lists the last days only; what a nightly one could not read it reads again."""
+    trail, where = tmp_path / "trail", tmp_path / "w"
+    noon = _midnight(JUDGED) + timedelta(hours=12)
+    _deliver(trail, JUDGED, "a", [_record("ana", "iam:GetUser", AMSTERDAM, noon)])
+    old = JUDGED - timedelta(days=12)
+    lost = _record("ana", "iam:GetUser", AMSTERDAM, noon - timedelta(days=12))
+    _deliver(trail, old, "b", [lost])
+    (file,) = (trail / "AWSLogs").rglob(f"*{old:%Y%m%d}*")
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+
+    def go(minute: int) -> Ended:
+        at = noon + timedelta(hours=1, minutes=minute)
+        return run(spark, _settings(trail, where), as_of=at, clock=lambda: at)
+
+    for minute in (0, 15, 30):
+        ended = go(minute)
+        assert ended.exit_code == EXIT_HELD
+        assert ended.record["held_scopes"] == [f"source_file={file}"]
+        assert ended.record["counts"]["listed_all"] == (minute == 0)
+    file.unlink()
+    _deliver(trail, old, "b", [lost])
+    assert go(45).exit_code == EXIT_DONE
+    assert Warehouse(spark, str(where)).read(EVENTS).where(F.col("event_date") == F.lit(old)).count() == 1
+    last = go(59)
+    assert (last.exit_code, last.record["counts"]["files_listed"]) == (EXIT_DONE, 1)
+
+
 def test_a_second_run_on_a_held_warehouse_yields(spark: SparkSession, trail: Path, tmp_path: Path) -> None:
     warehouse = Warehouse(spark, str(tmp_path / "w"))
     with warehouse.held(), pytest.raises(BusyError, match="is running on this warehouse"):

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from raretrail.cloudtrail.layout import account_of, list_local
+from raretrail.cloudtrail.layout import Access, FileInfo, account_of, list_local
 from raretrail.errors import RaretrailError, UsageError
 from raretrail.quality.gate import FILE
 from raretrail.quality.judge import Verdict
 from raretrail.s3 import denied, expired
 from raretrail.stages.check import is_told
-from raretrail.stages.ingest import Ingested, heed_refusals
-from raretrail.stages.run import is_readable_again
+from raretrail.stages.ingest import Ingested, heed_refusals, require_listed
+from raretrail.stages.run import files_held, is_readable_again
 
 ONE, OTHER = "111122223333", "999988887777"
 DENIED = denied("s3:GetObject")
@@ -38,14 +38,14 @@ def facts(**details: str) -> dict[str, dict[str, Any]]:
 def test_one_of_two_accounts_is_noted_with_why() -> None:
     done = Ingested()
     heed_refusals(facts(**{f"_{ONE}": "", f"_{OTHER}": DENIED}), done, {ONE, OTHER})
-    assert done.denied == {OTHER: f"{path(OTHER)}: {DENIED}"}
+    assert done.access.denied == {OTHER: f"{path(OTHER)}: {DENIED}"}
 
 
 def test_the_only_new_file_being_refused_holds_back_its_account() -> None:
     """Of the other account nothing new came: nothing says that it may not be read."""
     done = Ingested()
     heed_refusals(facts(**{f"_{OTHER}": DENIED}), done, {ONE, OTHER})
-    assert set(done.denied) == {OTHER}
+    assert set(done.access.denied) == {OTHER}
 
 
 def test_all_being_refused_ends_the_run() -> None:
@@ -69,7 +69,7 @@ def test_expired_credentials_end_the_run_whatever_was_read_before() -> None:
 def test_what_is_broken_is_no_refusal() -> None:
     done = Ingested()
     heed_refusals(facts(**{f"_{ONE}": "InternalError: We failed (asked 6 times)"}), done, {ONE})
-    assert not done.denied
+    assert not done.access.denied
 
 
 @pytest.mark.parametrize(
@@ -105,16 +105,44 @@ def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_folder_of_this_machine_that_may_not_be_listed_is_left_out(locked: Path) -> None:
-    refused: dict[str, str] = {}
-    assert [ONE in info.path for info in list_local(str(locked), None, refused.__setitem__)] == [True]
-    assert refused == {
-        f"{locked}/AWSLogs/o-abc123/{OTHER}": "Permission denied; make it readable or leave it out"
-    }
+    access, folder = Access(), f"{locked}/AWSLogs/o-abc123/{OTHER}"
+    assert [ONE in info.path for info in list_local(str(locked), None, access)] == [True]
+    assert access.denied == {OTHER: f"{folder}: Permission denied; make it readable or leave it out"}
+    assert access.listed == {ONE}
     with pytest.raises(UsageError, match="Permission denied; make it readable or leave it out"):
         list_local(str(locked))
 
 
 NOON = datetime(2026, 2, 15, 12, tzinfo=UTC)
+
+
+def test_of_two_accounts_one_may_not_be_listed_and_the_other_has_nothing_new(locked: Path) -> None:
+    access = Access()
+    listed = list_local(str(locked), {datetime(2026, 3, 1).date()}, access)
+    assert not listed and set(access.denied) == {OTHER}
+    require_listed(access, listed)
+    done = Ingested(access=access)
+    heed_refusals(facts(**{f"_{OTHER}": DENIED}), done, access.listed)
+    assert set(done.access.denied) == {OTHER}
+
+
+def test_where_no_account_may_be_listed_the_run_ends() -> None:
+    access = Access()
+    access.allow(f"AWSLogs/o-abc123/{OTHER}/")
+    access.deny(f"AWSLogs/o-abc123/{OTHER}/CloudTrail/eu-west-1/", DENIED)
+    require_listed(access, [FileInfo(path(ONE), 9, NOON)])
+    with pytest.raises(UsageError, match=r"^nothing of the trail may be listed: AWSLogs/.*s3:GetObject"):
+        require_listed(access, [])
+
+
+def test_files_that_were_held_since_everything_was_listed_are_read_again() -> None:
+    file, account = f"{FILE}={path(ONE)}", f"recipient_account_id={OTHER}"
+    scopes: list[list[str] | None] = [[f"{FILE}=before"], [file, account], None, ["all"]]
+    runs = [
+        {"started_at": NOON + timedelta(minutes=15 * at), "held_scopes": held}
+        for at, held in enumerate(scopes)
+    ]
+    assert files_held(runs, NOON + timedelta(minutes=15)) == {path(ONE)}
 
 
 def test_once_an_account_may_be_read_again_everything_is_listed() -> None:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from raretrail import tables
 from raretrail.errors import UsageError
+from raretrail.look import tables_in
 from raretrail.warehouse import Warehouse, rows_of, with_all_columns
 
 pytestmark = pytest.mark.integration
@@ -31,6 +32,25 @@ def test_a_warehouse_of_a_later_version_is_refused_and_an_earlier_one_is_not(
         warehouse.require_known_version()
     spark.sql(f"ALTER TABLE {name} UNSET TBLPROPERTIES ('{tables.VERSION_PROPERTY}')")
     warehouse.require_known_version()
+
+
+@pytest.mark.parametrize("table", [tables.RUNS, tables.INCIDENTS], ids=lambda table: str(table.name))
+def test_a_table_that_whoever_died_had_begun_is_made_anew(
+    spark: SparkSession, tmp_path: Path, table: tables.Table
+) -> None:
+    """A full disk leaves the folder of a log, and what was to become its first commit."""
+    log = tmp_path / table.name / "_delta_log"
+    log.mkdir(parents=True)
+    (log / "_commit_8e5c.json.tmp").write_text('{"protocol":')
+    (log / ".00000000000000000000.json.1f.tmp").touch()
+    warehouse = Warehouse(spark, str(tmp_path))
+    assert not warehouse.exists(table) and not tables_in(tmp_path)
+    assert warehouse.version(table) is None
+    assert warehouse.read(table).count() == 0
+    warehouse.require_known_version()
+    warehouse.create(table)
+    assert warehouse.exists(table) and tables_in(tmp_path) == [table.name]
+    assert spark.read.table(warehouse.name(table)).count() == 0
 
 
 def test_few_rows_are_carried_as_they_are_and_many_are_written(

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Literal, NamedTuple
 
@@ -59,8 +60,25 @@ class PathFacts(NamedTuple):
     day: date | None
 
 
-# Told a folder that may not be listed, and why.
-Refuse = Callable[[str, str], None]
+@dataclass
+class Access:
+    """Which accounts' folders of a trail were listed, and by account what of it may not be listed or read,
+    and why."""
+
+    listed: set[str] = field(default_factory=set)
+    denied: dict[str, str] = field(default_factory=dict)
+
+    def allow(self, folder: str) -> None:
+        """Note that a folder was listed."""
+        account = account_of(folder)
+        if account:
+            self.listed.add(account)
+
+    def deny(self, where: str, why: str) -> None:
+        """Note that an account's file or folder may not be read; the first of each account stays."""
+        account = describe(where).account or account_of(where)
+        if account:
+            self.denied.setdefault(account, f"{where}: {why}")
 
 
 class FileInfo(NamedTuple):
@@ -135,15 +153,15 @@ def is_candidate(name: str) -> bool:
 
 
 def list_local(
-    root: str, days: Collection[date] | None = None, refuse: Refuse | None = None
+    root: str, days: Collection[date] | None = None, access: Access | None = None
 ) -> list[FileInfo]:
     """The files below a local folder that may hold events, in the order of their paths.
 
     With `days`, folders `YYYY/MM/DD` of other days are not entered; files outside such folders are
     listed whatever their day. Folders of other services under `AWSLogs`, and folders that start
     with `.` or `_`, are never entered; digests and Insights are listed, so that they can be
-    counted. A `root` that is a file is listed whatever its name. A folder of one account that may
-    not be listed is given to refuse, with why, and left out.
+    counted. A `root` that is a file is listed whatever its name. Given access, a folder of one
+    account that may not be listed is noted there and left out.
 
     Raises:
         UsageError: `root` does not exist, or it or a folder below cannot be listed.
@@ -154,10 +172,10 @@ def list_local(
         os.scandir(root).close()
     except OSError as error:
         raise UsageError(f"trail {root}: {error.strerror}; name a folder or file that exists") from error
-    return sorted(_walk(os.path.abspath(root), days, refuse), key=lambda info: info.path)
+    return sorted(_walk(os.path.abspath(root), days, access), key=lambda info: info.path)
 
 
-def _walk(root: str, days: Collection[date] | None, refuse: Refuse | None) -> Iterator[FileInfo]:
+def _walk(root: str, days: Collection[date] | None, access: Access | None) -> Iterator[FileInfo]:
     seen: set[tuple[int, int]] = set()
     pending = [root]
     while pending:
@@ -172,10 +190,12 @@ def _walk(root: str, days: Collection[date] | None, refuse: Refuse | None) -> It
             continue  # removed since it was listed
         except OSError as error:
             reason = f"{error.strerror}; make it readable or leave it out"
-            if refuse is None or not account_of(folder):
+            if access is None or not account_of(folder):
                 raise UsageError(f"trail folder {folder}: {reason}") from error
-            refuse(folder, reason)
+            access.deny(folder, reason)
             continue
+        if access:
+            access.allow(folder)
         for entry in entries:
             if entry.is_dir():
                 if not entry.name.startswith((".", "_")) and worth_entering(entry.path, days):

@@ -12,8 +12,8 @@ from datetime import date
 
 from raretrail import s3
 from raretrail.cloudtrail.layout import (
+    Access,
     FileInfo,
-    Refuse,
     account_of,
     day_of_folders,
     is_candidate,
@@ -27,7 +27,7 @@ def list_objects(
     days: Collection[date] | None = None,
     since: date | None = None,
     until: date | None = None,
-    refuse: Refuse | None = None,
+    access: Access | None = None,
 ) -> list[FileInfo]:
     """The files below a prefix of S3 that may hold events, in the order of their paths, `s3://BUCKET/KEY`.
 
@@ -37,7 +37,7 @@ def list_objects(
     Requests: one for the root, each account and each service of the trail (log, digest, Insights); for each
     region of these one for each thousand objects of the span, at least one, and without `days` one more.
 
-    A folder of one account that may not be listed is given to refuse, with why, and left out.
+    Given access, a folder of one account that may not be listed is noted there and left out.
 
     Raises UsageError where the bucket or the right to list it is lacking, RaretrailError where S3 fails.
     """
@@ -46,13 +46,16 @@ def list_objects(
 
     def enter(folder: str) -> tuple[list[str], list[s3.Object]]:
         try:
-            return look_into(folder)
+            found = look_into(folder)
         except Exception as error:
             reason = s3.why(error, "s3:ListBucket")
-            if refuse is None or not s3.is_denied(reason) or not account_of(folder):
+            if access is None or not s3.is_denied(reason) or not account_of(folder):
                 raise
-            refuse(f"s3://{bucket}/{folder}", reason)
+            access.deny(f"s3://{bucket}/{folder}", reason)
             return [], []
+        if access:
+            access.allow(folder)
+        return found
 
     def look_into(folder: str) -> tuple[list[str], list[s3.Object]]:
         parts = folder.split("/")[:-1]

@@ -30,9 +30,8 @@ from raretrail.baseline.facts import (
 from raretrail.cloudtrail.copies import KEY, is_own_correction, to_file_verdicts, with_verdict
 from raretrail.cloudtrail.forgotten import Forgotten
 from raretrail.cloudtrail.layout import (
+    Access,
     FileInfo,
-    Refuse,
-    account_of,
     day_of_delivery,
     describe,
     is_candidate,
@@ -112,20 +111,14 @@ _UNOPENED = {
 class Ingested:
     """What an ingest did: counts for `runs`, the days whose facts it wrote, the days on which what is new was
     delivered, the hours from which it took copies out that had counted as events, which messages that name
-    files were not understood, and by account what of it may not be listed or read, and why."""
+    files were not understood, and which accounts' files may be listed and read."""
 
     counts: dict[str, int] = field(default_factory=dict)
     days: set[date] = field(default_factory=set)
     delivered: set[date] = field(default_factory=set)
     hours: set[datetime] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
-    denied: dict[str, str] = field(default_factory=dict)
-
-    def deny(self, where: str, why: str) -> None:
-        """Note that an account's file or folder may not be read; the first of each account stays."""
-        account = describe(where).account or account_of(where)
-        if account:
-            self.denied.setdefault(account, f"{where}: {why}")
+    access: Access = field(default_factory=Access)
 
     def add(self, **counts: int) -> None:
         for name, count in counts.items():
@@ -168,13 +161,15 @@ def ingest(
     since: date | None,
     until: date | None,
     recent: Collection[date] | None,
+    again: Collection[str] = (),
     settled: datetime | None = None,
     progress: _PROGRESS,
 ) -> Ingested:
     """Take in every file of the trail that is new or has changed.
 
     Files delivered before `since`, or on or after `until`, are left. recent limits the listing to
-    these day folders; None lists everything. With settled, what was taken in since then is compared
+    these day folders; None lists everything. again names files that are looked for where messages name
+    what is new (`ingest.files_from`), too. With settled, what was taken in since then is compared
     with all events once more (see `settle_copies`). An account whose files may not be listed or read is
     left out and noted. UsageError when there is no trail to read, or nothing of it may be; RaretrailError
     when the credentials have expired.
@@ -186,13 +181,14 @@ def ingest(
     taking = Taking(warehouse, geo, rules, redaction, settings, run_id, now, read_forgotten(warehouse))
     done = Ingested()
     if settings.ingest.files_from and recent is not None:
-        listed = _named_files(taking, settings.ingest.files_from, done)
+        listed = _named_files(taking, settings.ingest.files_from, again, done)
     else:
         listed = [
-            file for root in settings.trail for file in _listed(taking, root, recent, since, until, done.deny)
+            file
+            for root in settings.trail
+            for file in _listed(taking, root, recent, since, until, done.access)
         ]
-    if done.denied and not listed:
-        raise UsageError("nothing of the trail may be listed: " + "; ".join(done.denied.values()))
+    require_listed(done.access, listed)
     dated = [(day_of_delivery(file.path, file.modified_at), file) for file in listed]
     wanted = [
         file for day, file in dated if (since is None or day >= since) and (until is None or day < until)
@@ -202,7 +198,7 @@ def ingest(
     done.delivered = {day_of_delivery(file.path, file.modified_at) for file in fresh}
     others = [file for file in fresh if describe(file.path).kind != "log"]
     logs = [file for file in fresh if describe(file.path).kind == "log"]
-    accounts = {describe(file.path).account for file in wanted}
+    accounts = {describe(file.path).account for file in wanted} | done.access.listed
     if settings.ingest.files_from:
         accounts.add("")  # that others are not named says nothing of them
     done.add(files_new=len(fresh), files=0, records=0, events=0, duplicates=0, quarantined=0)
@@ -229,14 +225,14 @@ def _listed(
     recent: Collection[date] | None,
     since: date | None,
     until: date | None,
-    refuse: Refuse,
+    access: Access,
 ) -> list[FileInfo]:
     """What there is to read below one root of the trail, however it is found."""
     warehouse, how = taking.warehouse, taking.settings.ingest
     if is_table(root):
         return list_shares(warehouse.spark, root, recent, since, how.time_column)
     if how.listing == "folders":
-        return list_files(warehouse, taking.settings, root, recent, since, until, refuse)
+        return list_files(warehouse, taking.settings, root, recent, since, until, access)
     return list_streamed(
         warehouse, root, how.listing, state=how.listing_state, options=how.listing_options, since=since
     )
@@ -256,15 +252,15 @@ def list_files(
     recent: Collection[date] | None,
     since: date | None = None,
     until: date | None = None,
-    refuse: Refuse | None = None,
+    access: Access | None = None,
 ) -> list[FileInfo]:
     """The files of a trail below root: path, bytes, time of modification. Those before `since`, or from
-    `until` on, may be left out already. refuse is told an account's folders that may not be listed."""
+    `until` on, may be left out already. access is told whose folders may be listed."""
     local = local_path(root)
     if local:
-        return list_local(str(local), recent, refuse)
+        return list_local(str(local), recent, access)
     if s3.is_s3(root) and reads_s3(warehouse, settings):
-        return list_objects(root, recent, since, until, refuse)
+        return list_objects(root, recent, since, until, access)
     rows = (
         warehouse.spark.read.format("binaryFile")
         .option("recursiveFileLookup", "true")
@@ -278,8 +274,8 @@ def list_files(
     return [file for file in files if day_of_delivery(file.path, file.modified_at) in recent]
 
 
-def _named_files(taking: Taking, location: str, done: Ingested) -> list[FileInfo]:
-    """The files of the trail that messages name. One that is gone again is left to the nightly listing."""
+def _named_files(taking: Taking, location: str, again: Collection[str], done: Ingested) -> list[FileInfo]:
+    """The files of the trail that messages name, and these. One that is gone is left to the next night."""
     if not reads_s3(taking.warehouse, taking.settings):
         raise UsageError(
             "--files-from: files are named by notifications only where Python reads S3 (boto3 installed, "
@@ -287,8 +283,9 @@ def _named_files(taking: Taking, location: str, done: Ingested) -> list[FileInfo
         )
     roots = [root for root in taking.settings.trail if s3.is_s3(root)]
     named = named_below(messages_in(location), roots)
+    paths = list(dict.fromkeys([*named.objects, *again]))
     with s3.told(f"--files-from {location}", "s3:GetObject on what it names"):
-        found = list(s3.in_order(s3.look_up, named.objects))
+        found = list(s3.in_order(s3.look_up, paths))
     done.add(
         files_named=len(named.objects),
         files_named_elsewhere=named.elsewhere,
@@ -297,7 +294,7 @@ def _named_files(taking: Taking, location: str, done: Ingested) -> list[FileInfo
     done.refused = named.refused
     return [
         FileInfo(path, one.bytes, one.modified_at)
-        for path, one in zip(named.objects, found, strict=True)
+        for path, one in zip(paths, found, strict=True)
         if one and is_candidate(path.rpartition("/")[2])
     ]
 
@@ -315,6 +312,15 @@ def only_new(files: Sequence[FileInfo], warehouse: Warehouse) -> list[FileInfo]:
     )
     known = {(row["source_file"], row["bytes"], row["modified"]) for row in ledger.collect()}
     return [file for file in files if (file.path, file.bytes, _micros(file.modified_at)) not in known]
+
+
+def still_unreadable(warehouse: Warehouse, files: Collection[str]) -> dict[str, date]:
+    """Those of these files that could not be read when last tried, each with its day of delivery."""
+    ledger = warehouse.read(INGEST_FILES).where(F.col("source_file").isin(*sorted(files)))
+    last = ledger.groupBy("source_file").agg(
+        F.max_by("status", "ingested_at").alias("status"), F.max_by("file_date", "ingested_at").alias("day")
+    )
+    return {row["source_file"]: row["day"] for row in last.where("status = 'unreadable'").collect()}
 
 
 def to_batches(files: Sequence[FileInfo], batch_bytes: int) -> Iterator[list[FileInfo]]:
@@ -407,22 +413,28 @@ def _take(taking: Taking, files: list[FileInfo], done: Ingested, accounts: Colle
             done.add(forgotten=row["forgotten"])
 
 
+def require_listed(access: Access, listed: Collection[FileInfo]) -> None:
+    """UsageError where nothing of the trail may be listed. An account that may be may have nothing new."""
+    if access.denied and not listed and access.listed <= access.denied.keys():
+        raise UsageError("nothing of the trail may be listed: " + "; ".join(access.denied.values()))
+
+
 def heed_refusals(facts: dict[str, dict[str, Any]], done: Ingested, accounts: Collection[str | None]) -> None:
     """Note the accounts whose files may not be read.
 
-    facts are the census' rows of files by path; accounts those of all files listed, None among them for a
-    file that names none. RaretrailError where credentials have expired, UsageError where nothing of the
-    trail may be read.
+    facts are the census' rows of files by path; accounts those of all files and folders listed, None among
+    them for a file that names none. RaretrailError where credentials have expired, UsageError where nothing
+    of the trail may be read.
     """
     reasons = {path: row["detail"] for path, row in facts.items() if row["status"] == "unreadable"}
     for path, reason in reasons.items():
         if s3.is_expired(reason):
             raise RaretrailError(f"{path}: {reason}")
         if s3.is_denied(reason):
-            done.deny(path, reason)
+            done.access.deny(path, reason)
     # An account of which nothing new came may still be readable: then only the others are held back.
     denied = [path for path, reason in reasons.items() if s3.is_denied(reason)]
-    if denied and len(denied) == len(facts) and set(accounts) - {None} <= done.denied.keys():
+    if denied and len(denied) == len(facts) and set(accounts) - {None} <= done.access.denied.keys():
         raise UsageError(f"{denied[0]}: {reasons[denied[0]]}; no file of the trail may be read")
 
 

@@ -18,7 +18,7 @@ from raretrail.alerts.webhook import Target
 from raretrail.baseline.coverage import DELAY
 from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
-from raretrail.quality.gate import Gate, only_files_held
+from raretrail.quality.gate import FILE, Gate, only_files_held
 from raretrail.session import in_words
 from raretrail.settings import Settings, format_duration
 from raretrail.stages.alerts import send_alerts
@@ -30,7 +30,7 @@ from raretrail.stages.baseline import (
 )
 from raretrail.stages.check import check, check_coverage, check_denied, prepare_check
 from raretrail.stages.coverage import cover, judged_hours
-from raretrail.stages.ingest import ingest
+from raretrail.stages.ingest import ingest, still_unreadable
 from raretrail.stages.late import late_buckets, staged_touched, touched_by
 from raretrail.stages.locating import Geo, open_geo
 from raretrail.stages.maintain import compact_day
@@ -286,6 +286,7 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     history = settings.history
     recent: set[date] | None = None
     settled: datetime | None = None
+    again: dict[str, date] = {}
     if this.span:
         since = (this.span[0] - history).date()
         # Delivery trails the event, so the day after the last is read too.
@@ -296,6 +297,10 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
         if listed and this.now - max(listed) < _FULL_LISTING and not is_readable_again(earlier, max(listed)):
             today = this.as_of.date()
             recent = {today + timedelta(days=d) for d in range(-settings.recent_days, 2)}
+            # Else a file that cannot be read would be told once a night, and forgotten in between.
+            if held := files_held(earlier, max(listed)):
+                again = still_unreadable(this.warehouse, held)
+                recent |= set(again.values())
         elif listed:
             settled = max(listed)
     taken = ingest(
@@ -307,6 +312,7 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
         since=since,
         until=until,
         recent=recent,
+        again=again,
         settled=settled,
         progress=this.progress,
     )
@@ -315,10 +321,10 @@ def _ingest(this: Run, earlier: list[dict[str, Any]]) -> None:
     counts["listed_all"] = int(recent is None and not this.span)
     this.record["event_days"] = sorted(taken.days)
     this.record["late_buckets"] = sorted(taken.hours)
-    this.denied = taken.denied
+    this.denied = taken.access.denied
     this.delivered = taken.delivered
-    if taken.denied:
-        counts["accounts_denied"] = len(taken.denied)
+    if this.denied:
+        counts["accounts_denied"] = len(this.denied)
     if counts.get("files_outside") and not counts["files_new"] and not this.warehouse.exists(EVENTS):
         this.messages.append(
             f"all {counts['files_outside']} files of the trail were delivered outside "
@@ -602,6 +608,12 @@ def is_readable_again(earlier: list[dict[str, Any]], since: datetime) -> bool:
         if r["started_at"] >= since and "files_listed" in r["counts"]
     ]
     return any(denied) and not denied[-1]
+
+
+def files_held(earlier: list[dict[str, Any]], since: datetime) -> set[str]:
+    """The files that runs held since everything was listed, themselves included."""
+    scopes = [s for r in earlier if r["started_at"] >= since for s in r["held_scopes"] or ()]
+    return {scope.partition("=")[2] for scope in scopes if scope.startswith(f"{FILE}=")}
 
 
 def _hold(this: Run, gate: Gate) -> None:
