@@ -52,7 +52,8 @@ def main() -> None:
                 told = ", ".join(f"{count:,} {operation}" for operation, count in asked.most_common(4))
                 lines.append(f"| {workers} | {seconds[-1]:.0f} | {told} |")
     text = (
-        f"{events:,} events in {files:,} files, on {os.cpu_count()} cores that server and driver share.\n\n"
+        f"{events:,} events in {files:,} files (`--people={shape.people} --days={shape.days} "
+        f"--judged={shape.judged_days}`), on {os.cpu_count()} cores that server and driver share.\n\n"
         + "\n".join(lines)
         + f"\n\nTwo workers are done {seconds[0] / seconds[1]:.2f} times as fast as one."
     )
