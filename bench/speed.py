@@ -57,7 +57,8 @@ def main() -> None:
         whole = statistics.median(s for s, _ in played)
         shares = [f"{statistics.median(s for s, _ in runs) / whole:.2f}" for runs in (first, quiet)]
     lines += ["", f"The scheduled runs take {' and '.join(shares)} of the played one."]
-    text = "\n".join(lines)
+    told = f"{shape.people} people, {shape.days} days, of which {shape.judged_days} judged:"
+    text = "\n".join([told, "", *lines])
     print(text)
     if options.into:
         put(options.into, "speed", f"{machine()}\n\n{text}")
