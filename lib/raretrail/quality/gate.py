@@ -35,9 +35,14 @@ class Gate:
         return self.held_all or bool(self.held_scopes)
 
 
+def files_among(scopes: Collection[str]) -> set[str]:
+    """The files among held scopes, as `runs.held_scopes` names them."""
+    return {scope.removeprefix(f"{FILE}=") for scope in scopes if scope.startswith(f"{FILE}=")}
+
+
 def only_files_held(scopes: Collection[str]) -> bool:
-    """Whether held scopes, as `runs.held_scopes` names them, are files and nothing else."""
-    return bool(scopes) and all(scope.startswith(f"{FILE}=") for scope in scopes)
+    """Whether held scopes are files and nothing else."""
+    return bool(scopes) and len(files_among(scopes)) == len(set(scopes))
 
 
 def gate(verdicts: Iterable[Verdict]) -> Gate:

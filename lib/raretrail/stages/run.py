@@ -18,7 +18,7 @@ from raretrail.alerts.webhook import Target
 from raretrail.baseline.coverage import DELAY
 from raretrail.errors import EXIT_DONE, EXIT_HELD, RaretrailError, UsageError
 from raretrail.geo.databases import old_databases_warning
-from raretrail.quality.gate import FILE, Gate, only_files_held
+from raretrail.quality.gate import Gate, files_among, only_files_held
 from raretrail.session import in_words
 from raretrail.settings import Settings, format_duration
 from raretrail.stages.alerts import send_alerts
@@ -612,8 +612,7 @@ def is_readable_again(earlier: list[dict[str, Any]], since: datetime) -> bool:
 
 def files_held(earlier: list[dict[str, Any]], since: datetime) -> set[str]:
     """The files that runs held since everything was listed, themselves included."""
-    scopes = [s for r in earlier if r["started_at"] >= since for s in r["held_scopes"] or ()]
-    return {scope.partition("=")[2] for scope in scopes if scope.startswith(f"{FILE}=")}
+    return files_among([s for r in earlier if r["started_at"] >= since for s in r["held_scopes"] or ()])
 
 
 def _hold(this: Run, gate: Gate) -> None:
