@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,12 +71,10 @@ def run(*arguments: str) -> int:
 
 
 def test_help_answers_at_once() -> None:
-    begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "raretrail", "--help"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert time.perf_counter() - begun < 5
     heavy = {"pyspark", "pydantic", "pyarrow", "duckdb", "deltalake", "rich", "yaml", "pandas"}
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert not heavy & loaded

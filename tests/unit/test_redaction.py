@@ -322,13 +322,15 @@ def test_any_text_can_be_redacted(text: str, how: str) -> None:
     ],
 )
 def test_crafted_text_takes_no_more_than_linear_time(data: bytes) -> None:
-    spent = []
-    for text in (data[: len(data) // 4], data):
+    def spent(text: bytes) -> float:
         start = time.process_time()
         REDACTION.document(text)
         REDACTION.fragment(text.decode())
-        spent.append(time.process_time() - start)
-    assert spent[1] < 12 * spent[0] + 0.5
+        return time.process_time() - start
+
+    # What grows with the square takes 64 times as long. The least of three: a busy machine adds, it never takes away.
+    part, whole = (min(spent(text) for _ in range(3)) for text in (data[: len(data) // 8], data))
+    assert whole < 32 * part + 0.5
 
 
 def test_rules_travel_to_workers() -> None:

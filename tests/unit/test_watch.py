@@ -258,7 +258,12 @@ def test_each_run_goes_by_the_settings_as_they_are_and_tells_as_one_of_its_own(
     out, err = capsys.readouterr()
     assert [json.loads(line)["run_id"] for line in out.splitlines()] == ["run 1", "run 3"]
     lines = [json.loads(line) for line in err.splitlines()]
-    told = [(line["level"], line["message"]) for line in lines if line["message"] != "ingest"]
+    # On a busy machine a run of nothing may take longer than its second, and says so.
+    told = [
+        (line["level"], line["message"])
+        for line in lines
+        if line["message"] != "ingest" and not line["message"].startswith("the run took longer")
+    ]
     assert told == [("info", "ended"), ("error", "failed: RuntimeError: the JVM went"), ("info", "ended")]
     assert len({line["invocation"] for line in lines}) == 3
     assert "raretrail_last_run_exit_code 0" in (conf.parent / "metrics.prom").read_text()
