@@ -328,7 +328,7 @@ def test_crafted_text_takes_no_more_than_linear_time(data: bytes) -> None:
         REDACTION.fragment(text.decode())
         return time.process_time() - start
 
-    # What grows with the square takes 64 times as long. The least of three: a busy machine adds, it never takes away.
+    # What grows with the square takes 64 times as long. The least of three: a busy machine only adds.
     part, whole = (min(spent(text) for _ in range(3)) for text in (data[: len(data) // 8], data))
     assert whole < 32 * part + 0.5
 
