@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-ingest bench-sail bench-scheduled bench-upkeep bench-cluster bench-declined bench-detection bench-elsewhere bench-variations bench-scale
+.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-full bench-speed bench-ingest bench-sail bench-scheduled bench-profile bench-upkeep bench-cluster bench-declined bench-detection bench-elsewhere bench-variations bench-scale
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -62,7 +62,20 @@ docs: ## Build the manual into site/
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet $(ARGS)
 	@echo "the manual is site/index.html"
 
-bench: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
+bench: ## The measures of docs/performance.md on 0.2 and 2 million events (about half an hour)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m ingest --events 200000,2000000 --parts engines --into ../docs/performance.md
+	@cd bench && ../.venv/bin/python -m scheduled --repeat 1 --into ../docs/performance.md
+
+bench-full: ## All of that page: 20 million events, judging, queries, upkeep (hours, 30 GB of disk)
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m ingest --events 200000,2000000 --alone 20000000 --into ../docs/performance.md
+	@cd bench && ../.venv/bin/python -m scheduled --into ../docs/performance.md
+	@cd bench && ../.venv/bin/python -m scheduled.profile --into ../docs/performance.md
+	@cd bench && ../.venv/bin/python -m scheduled.upkeep --into ../docs/performance.md
+	@.venv/bin/python bench/speed.py --into docs/performance.md
+
+bench-speed: ## Time the main job, cold and whole process (ARGS=--people=160 ...)
 	@$(SETUP) --dev
 	@.venv/bin/python bench/speed.py --into docs/performance.md $(ARGS)
 
@@ -70,7 +83,7 @@ bench-cluster: ## One worker and two on S3, the main job (ARGS=--people=20)
 	@$(SETUP) --dev
 	@.venv/bin/python bench/cluster.py --into docs/object-storage.md $(ARGS)
 
-bench-ingest: ## Take a large trail in beside polars, DuckDB and plain Python (ARGS="--events 200000,2000000")
+bench-ingest: ## Take a large trail in beside polars, DuckDB and plain Python (ARGS=--events=2000000)
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m ingest --into ../docs/performance.md $(ARGS)
 
@@ -82,6 +95,10 @@ bench-sail: ## Which statements of the job pysail takes, in an environment of it
 bench-scheduled: ## The scheduled run beside Spark's defaults, on 400 days, resident (ARGS=--repeat=3)
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m scheduled --into ../docs/performance.md $(ARGS)
+
+bench-profile: ## Where a scheduled run's seconds go, by stage and by what works
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m scheduled.profile --into ../docs/performance.md $(ARGS)
 
 bench-upkeep: ## Files and log entries after 10,000 scheduled runs (ARGS=--runs=N)
 	@$(SETUP) --dev

@@ -1,9 +1,11 @@
 """The job's ingest and baseline beside other engines that do less, on one trail, one after the other.
 
-    python -m ingest [--events 2000000] [--cache DIR] [--into PAGE]
+    python -m ingest [--events 200000,2000000] [--alone 20000000] [--parts engines,played,queries] [--cache DIR]
+                     [--into PAGE]
 
 Nothing else should run beside it. Prints a table of seconds, processor seconds, memory and bytes, and ratios;
-checks that all wrote the same events, presence and baseline.
+checks that all wrote the same events, presence and baseline. A trail of --alone is taken in by the job only. The
+largest of --events is also played forward, and asked what analysts ask.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ _NAMES = {
     "with_duckdb": "DuckDB and delta-rs",
     "floor": "two processes of msgspec, one commit",
 }
+# What may be asked for, with the mark in the manual it is written to.
+_PARTS = {"engines": "ingest", "played": "played", "queries": "queries"}
 # What is aimed at: seconds as shares of the others'.
 _COLD, _WARM, _PLAYED = 0.75, 2.5, 2
 
@@ -40,31 +44,56 @@ _COLD, _WARM, _PLAYED = 0.75, 2.5, 2
 def main() -> None:
     """Read the options, run, print."""
     parser = argparse.ArgumentParser(prog="ingest", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=lambda text: [int(n) for n in text.split(",")], default=[200_000])
+    parser.add_argument("--events", type=_numbers, default=[200_000])
+    parser.add_argument("--alone", type=int, help="events of a trail that only the job takes in")
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(_PARTS))
     parser.add_argument(
         "--cache", type=Path, default=_BENCH.parent / ".cache/bench", help="where trails stay"
     )
-    parser.add_argument("--into", type=Path, help="a page of the manual to write the table into")
+    parser.add_argument("--into", type=Path, help="a page of the manual to write the tables into")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(_PARTS):
+        parser.error(f"--parts: {', '.join(sorted(unknown))}: there are {', '.join(_PARTS)}")
     options.cache = options.cache.resolve()
+    parts = {
+        "engines": lambda: _engines(options.cache, options.events, options.alone),
+        "played": lambda: _played(options.cache, options.events[-1]),
+        "queries": lambda: _asked(options.cache, options.events[-1]),
+    }
+    for part, name in _PARTS.items():
+        if part in options.parts:
+            text = parts[part]()
+            print(text, flush=True)
+            if options.into:
+                put(options.into, name, f"{machine()}\n\n{text}")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",")]
+
+
+def _engines(cache: Path, sizes: list[int], alone: int | None) -> str:
+    """The job beside the others on trails of these sizes, and what grows with them."""
     texts, jobs = [], []
-    for events in options.events:
-        trail = _trail(options.cache, events)
+    for events in sizes:
+        trail = _trail(cache, events)
         with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
-            text, job = _compared(options.cache / f"trail-{events}", trail, Path(folder))
+            text, job = _compared(cache / f"trail-{events}", trail, Path(folder))
         print(text, flush=True)
         texts.append(text)
         jobs.append((events, job))
-        texts.append(_played(options.cache / f"trail-{events}", trail))
-        print(texts[-1], flush=True)
+    if alone:
+        trail = _trail(cache, alone)
+        with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
+            job = measured(_job(cache / f"trail-{alone}", Path(folder), trail))
+        jobs.append((alone, job))
     if len(jobs) > 1:
         texts.append(_growth(jobs))
-        print(texts[-1])
-    asked = _asked(options.cache, options.events[-1])
-    print(asked)
-    if options.into:
-        put(options.into, "ingest", "\n\n".join([machine(), *texts]))
-        put(options.into, "queries", asked)
+    return "\n\n".join(texts)
+
+
+def _job(root: Path, out: Path, trail: Trail) -> list[str]:
+    return [sys.executable, "-m", "ingest.job", str(root), str(out), f"{trail.end}T00:00:00+00:00"]
 
 
 def _asked(cache: Path, events: int) -> str:
@@ -95,17 +124,15 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
     for engine in ("job", *_OTHERS):
         out = folder / engine
         out.mkdir()
-        command = [sys.executable, "-m", f"ingest.{engine}", str(root), str(out)]
         if engine == "job":
-            as_of = f"{trail.end}T00:00:00+00:00"
-            taken[engine] = measured([*command, as_of])
-            again = measured([*command[:-1], str(folder / "warm"), as_of, "2"])
+            taken[engine] = measured(_job(root, out, trail))
+            again = measured([*_job(root, folder / "warm", trail), "2"])
             told = [json.loads(line) for line in again.output.splitlines() if line.startswith("{")]
             warm = told[1]["seconds"]
             events = out / "warehouse-0/events"
             shutil.rmtree(folder / "warm")
         else:
-            taken[engine] = measured(command)
+            taken[engine] = measured([sys.executable, "-m", f"ingest.{engine}", str(root), str(out)])
             events = out / "events"
         sizes[engine] = size_of(events)
         found[engine] = digests(out, engine)
@@ -148,8 +175,9 @@ def _table(trail: Trail, taken: dict[str, Taken], sizes: dict[str, int], warm: f
     return "\n".join(lines)
 
 
-def _played(root: Path, trail: Trail) -> str:
+def _played(cache: Path, events: int) -> str:
     """What judging takes beside ingest, when all days are played forward."""
+    trail, root = _trail(cache, events), cache / f"trail-{events}"
     with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
         days = [str(trail.first_day), str(trail.end)]
         taken = measured([sys.executable, "-m", "ingest.played", str(root), folder, *days])
@@ -158,20 +186,28 @@ def _played(root: Path, trail: Trail) -> str:
     judging = sum(stages.values()) - stages["ingest"]
     each = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in stages.items())
     return (
-        f"Played forward over its {(trail.end - trail.first_day).days} days, all detectors and evidence: "
+        f"{events:,} events, played forward over their {(trail.end - trail.first_day).days} days, all detectors and evidence: "
         f"{judging:.0f} seconds beside {stages['ingest']:.0f} of ingest, {judging / stages['ingest']:.2f} times "
         f"(aim {_PLAYED}); {counts['findings']:,} findings, {counts['incidents']:,} incidents; {each}."
     )
 
 
 def _growth(jobs: list[tuple[int, Taken]]) -> str:
+    lines = [
+        "| events | the job's peak memory | seconds, cold | seconds per million events |",
+        "|---|---|---|---|",
+        *(
+            f"| {events:,} | {job.peak:,.0f} MB | {job.seconds:.0f} | {job.seconds / events * 1e6:.0f} |"
+            for events, job in jobs
+        ),
+    ]
     (few, small), (many, large) = jobs[0], jobs[-1]
-    return "\n".join(
-        [
-            f"From {few:,} to {many:,} events the job's peak memory grows by {large.peak / small.peak:.2f} (aim "
-            f"1.3), its seconds per million events by {large.seconds / many / (small.seconds / few):.2f} (aim 1).",
-        ]
-    )
+    lines += [
+        "",
+        f"From {few:,} to {many:,} events memory grows by {large.peak / small.peak:.2f} (aim 1.3, and 2.5 GB), "
+        f"seconds per million events by {large.seconds / many / (small.seconds / few):.2f} (aim 1).",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

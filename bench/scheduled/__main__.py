@@ -29,7 +29,8 @@ from longer import lengthen
 from raretrail.errors import EXIT_DONE, EXIT_HELD
 from raretrail.simulate import Shape, simulate
 
-_QUARTER = timedelta(minutes=15)
+QUARTER = timedelta(minutes=15)
+OWN = ["-m", "raretrail"]
 _LONG_DAYS = 400
 
 
@@ -112,31 +113,36 @@ def main() -> None:
         put(options.into, "scheduled", f"{machine()}\n\n{text}")
 
 
-def measured(work: Path, people: int, days: int, repeat: int, runs: int) -> str:
-    """The tables."""
-    here = Organisation(work / "simulated", work / "trail")
+def prepared(work: Path, people: int, days: int) -> tuple[Organisation, Path, datetime]:
+    """An organisation, a warehouse that has judged it up to a working day's afternoon, and that time."""
+    here, base = Organisation(work / "simulated", work / "trail"), work / "base"
     shape = Shape(people=people, days=days, judged_days=2)
     simulate(here.simulated, shape)
-    # A working day's early afternoon: the last day but one, which has a day of quarters after it.
+    # The last day but one, which has a day of quarters after it.
     end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
     moment = end - timedelta(days=2) + timedelta(hours=14)
     here.deliver(datetime(1970, 1, 1, tzinfo=UTC), moment)
-    base, long = work / "base", work / "long"
-    own = ["-m", "raretrail"]
     span = [f"{end - timedelta(days=3):%Y-%m-%d}", f"{end - timedelta(days=2):%Y-%m-%d}"]
-    here.run(own, base, ["--from", span[0], "--to", span[1]])
-    here.run(own, base, ["--as-of", moment.isoformat()])
+    here.run(OWN, base, ["--from", span[0], "--to", span[1]])
+    here.run(OWN, base, ["--as-of", moment.isoformat()])
+    return here, base, moment
+
+
+def measured(work: Path, people: int, days: int, repeat: int, runs: int) -> str:
+    """The tables."""
+    here, base, moment = prepared(work, people, days)
+    long = work / "long"
     shutil.copytree(base, long)
     lengthen(long, _LONG_DAYS)
     before = here.trail.with_name("trail-before")
     shutil.copytree(here.trail, before)
-    here.deliver(moment, moment + _QUARTER)
+    here.deliver(moment, moment + QUARTER)
 
     kinds: dict[str, tuple[list[str], Path, datetime]] = {
-        "cold": (own, base, moment + _QUARTER),
-        "defaults": (["-m", "scheduled.defaults"], base, moment + _QUARTER),
-        "long": (own, long, moment + _QUARTER),
-        "quiet": (own, base, moment),
+        "cold": (OWN, base, moment + QUARTER),
+        "defaults": (["-m", "scheduled.defaults"], base, moment + QUARTER),
+        "long": (OWN, long, moment + QUARTER),
+        "quiet": (OWN, base, moment),
     }
     took = {name: Measured() for name in kinds}
     events = 0
@@ -146,7 +152,7 @@ def measured(work: Path, people: int, days: int, repeat: int, runs: int) -> str:
             shutil.copytree(source, warehouse)
             if name == "quiet":  # all that came was taken in and judged hours ago
                 as_of += timedelta(hours=4)
-                here.run(own, warehouse, ["--as-of", (as_of - _QUARTER).isoformat()])
+                here.run(OWN, warehouse, ["--as-of", (as_of - QUARTER).isoformat()])
             seconds, record = here.run(program, warehouse, ["--as-of", as_of.isoformat()])
             took[name].seconds.append(seconds)
             took[name].stages = took[name].stages or record["seconds"]
@@ -185,9 +191,9 @@ def _resident(here: Organisation, base: Path, moment: datetime, runs: int) -> tu
     shutil.copytree(base, warehouse)
     quarters = []
     for number in range(runs + 1):
-        after = moment + number * _QUARTER
-        files = [(str(source), str(target)) for source, target in here.files(after, after + _QUARTER)]
-        quarters.append(((after + _QUARTER).isoformat(), files))
+        after = moment + number * QUARTER
+        files = [(str(source), str(target)) for source, target in here.files(after, after + QUARTER)]
+        quarters.append(((after + QUARTER).isoformat(), files))
     given = json.dumps([here.options(warehouse), quarters])
     done = subprocess.run(
         [sys.executable, "-m", "scheduled.resident", given], capture_output=True, text=True, check=False
