@@ -18,7 +18,7 @@ from raretrail.stages.run import Ended, run
 from raretrail.tables import COVERAGE_HOURLY, DATA_QUALITY, RUNS
 from raretrail.warehouse import Warehouse, rows_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 ROBOT, STOPS, OFFICE = "111122223333", "222233334444", "333344445555"
 SUNDAY = date(2026, 2, 1)

@@ -18,7 +18,7 @@ import pytest
 from longer import lengthen
 from raretrail.simulate import Shape, simulate
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 SHAPE = Shape(seed=3, people=6, days=7, judged_days=1, accounts=1, campaigns=("new_city",))
 SHORT, LONG = 9, 400

@@ -15,7 +15,7 @@ from raretrail.tables import ANOMALIES, BASELINE_IDENTITY_VALUE, DISPOSITIONS, I
 from raretrail.verdicts import made, write
 from raretrail.warehouse import Warehouse
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration]
+pytestmark = [pytest.mark.long, pytest.mark.integration]
 
 FIRST, BREACH = date(2026, 1, 1), date(2026, 1, 15)
 
