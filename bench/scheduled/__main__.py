@@ -30,6 +30,8 @@ from raretrail.errors import EXIT_DONE, EXIT_HELD
 from raretrail.simulate import Shape, simulate
 
 QUARTER = timedelta(minutes=15)
+# The simulated trail has its files in the first minutes of an hour.
+_DELIVERED = timedelta(hours=1)
 OWN = ["-m", "raretrail"]
 _LONG_DAYS = 400
 
@@ -118,9 +120,9 @@ def prepared(work: Path, people: int, days: int) -> tuple[Organisation, Path, da
     here, base = Organisation(work / "simulated", work / "trail"), work / "base"
     shape = Shape(people=people, days=days, judged_days=2)
     simulate(here.simulated, shape)
-    # The last day but one, which has a day of quarters after it.
+    # The last day but one, which has a day of quarters after it; before the hour, when files are delivered.
     end = datetime(shape.end.year, shape.end.month, shape.end.day, tzinfo=UTC)
-    moment = end - timedelta(days=2) + timedelta(hours=14)
+    moment = end - timedelta(days=2) + timedelta(hours=13, minutes=55)
     here.deliver(datetime(1970, 1, 1, tzinfo=UTC), moment)
     span = [f"{end - timedelta(days=3):%Y-%m-%d}", f"{end - timedelta(days=2):%Y-%m-%d}"]
     here.run(OWN, base, ["--from", span[0], "--to", span[1]])
@@ -136,7 +138,7 @@ def measured(work: Path, people: int, days: int, repeat: int, runs: int) -> str:
     lengthen(long, _LONG_DAYS)
     before = here.trail.with_name("trail-before")
     shutil.copytree(here.trail, before)
-    here.deliver(moment, moment + QUARTER)
+    files = here.deliver(moment, moment + QUARTER)
 
     kinds: dict[str, tuple[list[str], Path, datetime]] = {
         "cold": (OWN, base, moment + QUARTER),
@@ -163,7 +165,7 @@ def measured(work: Path, people: int, days: int, repeat: int, runs: int) -> str:
     before.rename(here.trail)
     resident, rest = _resident(here, base, moment, runs)
     lines = [
-        f"{events:,} events came in the quarter; {people} people.",
+        f"{events:,} events came in {files} files in the quarter; {people} people.",
         "",
         "| run | seconds (median) | least to most | runs | stages |",
         "|---|---|---|---|---|",
@@ -191,7 +193,7 @@ def _resident(here: Organisation, base: Path, moment: datetime, runs: int) -> tu
     shutil.copytree(base, warehouse)
     quarters = []
     for number in range(runs + 1):
-        after = moment + number * QUARTER
+        after = moment + number * _DELIVERED
         files = [(str(source), str(target)) for source, target in here.files(after, after + QUARTER)]
         quarters.append(((after + QUARTER).isoformat(), files))
     given = json.dumps([here.options(warehouse), quarters])

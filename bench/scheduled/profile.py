@@ -87,7 +87,7 @@ def _run(given: str, as_of: str, logs: str) -> None:
     began.append(("ending", time.time()))
     worked = _worked()
     close_session(spark)
-    print(json.dumps({"began": began, "worked": worked, "stages": ended.record["seconds"]}))
+    print(json.dumps({"began": began, "worked": worked, "counts": ended.record["counts"]}))
 
 
 def _worked() -> dict[str, float]:
