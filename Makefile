@@ -1,6 +1,6 @@
 # make help lists the targets. PYTHON=... names the Python that .venv is made with.
 .POSIX:
-.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-full bench-speed bench-ingest bench-sail bench-scheduled bench-profile bench-upkeep bench-cluster bench-declined bench-detection bench-elsewhere bench-variations bench-scale
+.PHONY: help setup demo test test-slow test-long test-connect test-spark40 test-cluster test-s3 fuzz chaos lint types docs build sbom format clean bench bench-full bench-speed bench-ingest bench-sail bench-scheduled bench-gains bench-profile bench-upkeep bench-cluster bench-declined bench-detection bench-elsewhere bench-variations bench-scale
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,7 @@ bench-full: ## All of that page: 20 million events, judging, queries, upkeep (ho
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m ingest --events 200000,2000000 --alone 20000000 --into ../docs/performance.md
 	@cd bench && ../.venv/bin/python -m scheduled --into ../docs/performance.md
+	@cd bench && ../.venv/bin/python -m scheduled.gains --into ../docs/performance.md
 	@cd bench && ../.venv/bin/python -m scheduled.profile --into ../docs/performance.md
 	@cd bench && ../.venv/bin/python -m scheduled.upkeep --into ../docs/performance.md
 	@.venv/bin/python bench/speed.py --into docs/performance.md
@@ -95,6 +96,10 @@ bench-sail: ## Which statements of the job pysail takes, in an environment of it
 bench-scheduled: ## The scheduled run beside Spark's defaults, on 400 days, resident (ARGS=--repeat=3)
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m scheduled --into ../docs/performance.md $(ARGS)
+
+bench-gains: ## What each thing that makes a scheduled run quick is worth
+	@$(SETUP) --dev
+	@cd bench && ../.venv/bin/python -m scheduled.gains --into ../docs/performance.md $(ARGS)
 
 bench-profile: ## Where a scheduled run's seconds go, by stage and by what works
 	@$(SETUP) --dev

@@ -75,7 +75,7 @@ def main() -> None:
     def failed(error: Exception) -> None:
         raise error
 
-    sessions = Sessions(SessionSettings())
+    sessions = Sessions(SessionSettings(size="resident"))
     watch = Watch(every=timedelta(milliseconds=1), sessions=sessions, runs=len(quarters), failed=failed)
     watch.watch(once, threading.Event())
 

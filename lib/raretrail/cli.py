@@ -494,9 +494,12 @@ def _watch(arguments: argparse.Namespace) -> int:
             code = error.exit_code if isinstance(error, RaretrailError) else EXIT_FAILED
             _say(arguments, "error", _in_a_line(error))
 
+        size = _size_of_run(settings, None)
         watch = Watch(
             every=arguments.every,
-            sessions=Resident(_session_settings(settings, _size_of_run(settings, None)), take_signals),
+            sessions=Resident(
+                _session_settings(settings, "resident" if size == "small" else size), take_signals
+            ),
             runs=arguments.runs,
             tell=lambda text: _inform(arguments, text),
             failed=failed,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Origin = Literal["connect", "databricks", "active", "submit", "local"]
-Size = Literal["small", "large"]
+Size = Literal["small", "resident", "large"]
 
 _DELTA = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -64,10 +64,15 @@ _KEPT_FOR_THE_UI = (
     "spark.sql.ui.retainedExecutions",
 )
 
+# As pyspark calls them.
+_NAMED_OFTEN = ("org.apache.spark.sql.functions", "functions", "PythonUtils", "PythonSQLUtils")
+
 # C1 and the serial collector more than halve a small run, which is mostly start-up and compiling.
 _JVM_FLAGS = {
     # With C1 alone the code cache is 48 MB, which a run fills; then nothing is compiled any more.
     "small": ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=192m", "-XX:+UseSerialGC"],
+    # Many small runs one after the other are worth compiling fully.
+    "resident": ["-XX:ReservedCodeCacheSize=240m", "-XX:+UseSerialGC"],
     "large": ["-XX:+UseParallelGC"],
 }
 
@@ -77,7 +82,8 @@ class SessionSettings:
     """How a session is opened. All but `remote`, `app_name` and `conf` matter only locally.
 
     `driver_memory` is Spark's notation (`4g`); empty means half of the machine's, 4 GiB at most.
-    `size` is `small` for runs of seconds to minutes, `large` where the JVM's full compiler pays.
+    `size` is `small` for a run of seconds to minutes, `resident` for many of them in one process, `large` for
+    much data at once.
     `cores` is a number or `*`. `scratch` is where temporary files go (default: a new folder of the
     system's temporary one, removed with the session). `s3` says that s3a:// is to be reached. `conf` is
     Spark configuration laid over ours.
@@ -409,8 +415,33 @@ def _open_local(settings: SessionSettings, origin: Origin, sharing: list[str] | 
         raise RaretrailError(
             f"Spark did not start with Java {java.major} of {java.home}: {_first_line(error)}"
         ) from error
+    if origin == "local":
+        _remember_classes()
     _opened = _Opened(spark, origin, scratch)
     return spark
+
+
+def _remember_classes() -> None:
+    """Have py4j remember classes that pyspark names thousands of times a run.
+
+    It asks the JVM anew each time one is named, and each time a method of it is; one named without its
+    package is looked for in every jar. That is a third of a small run's calls.
+    """
+    from py4j.java_gateway import JavaClass, JavaMember  # type: ignore[import-untyped]
+    from pyspark import SparkContext
+
+    class Remembered(JavaClass):  # type: ignore[misc]
+        def __getattr__(self, name: str) -> Any:
+            member = super().__getattr__(name)
+            if isinstance(member, JavaMember):
+                self.__dict__[name] = member
+            return member
+
+    jvm = SparkContext._jvm
+    for name in _NAMED_OFTEN:
+        found = getattr(jvm, name)
+        if isinstance(found, JavaClass):
+            setattr(jvm, name, Remembered(found._fqn, found._gateway_client))
 
 
 def _sharing(java: runtime.Java) -> list[str]:
@@ -460,7 +491,7 @@ def local_conf(
         "spark.sql.shuffle.partitions": str(8 * _cores(settings.cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
     }
-    if settings.size == "small":
+    if settings.size != "large":
         conf |= _small(settings.cores)
     if settings.s3:
         conf |= s3_conf() | {"spark.hadoop.fs.s3a.buffer.dir": str(scratch / "s3a")}
@@ -473,6 +504,8 @@ def _small(cores: str = "*") -> dict[str, str]:
         # The defaults are for clusters: 200 and 50 tasks of nothing cost seconds each time.
         "spark.sql.shuffle.partitions": str(_cores(cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
+        # By default a sort, a hash table or a broadcast of three rows takes a page of 64 MB.
+        "spark.buffer.pageSize": "2m",
         # Compiling each plan, and planning it again between stages, costs more than small data gain.
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",

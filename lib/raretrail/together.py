@@ -7,7 +7,7 @@ cluster, waits. What does not depend on each other is therefore handed over toge
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import TypeVar
@@ -25,6 +25,16 @@ def together(work: Sequence[Callable[[], T]]) -> list[T]:
     with ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(work))) as pool:
         begun = [pool.submit(one) for one in work]
     return [one.result() for one in begun]
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
+    """Do work in a thread beside the body; what is yielded waits for its result, or raises its error.
+
+    It has ended when the body is left, however that is left.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool.submit(work).result
 
 
 def ahead(work: Callable[[], object]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.sql import functions as F
 
 from raretrail import session
 from raretrail.session import SessionSettings, local_conf, open_session, session_origin
@@ -164,3 +166,28 @@ def test_a_session_whose_jvm_died_is_forgotten_so_that_the_next_one_is_new(
     assert session._opened is None
     assert not scratch.exists()
     assert gone.ended == ["told by the end of its input", "killed"]
+
+
+def test_what_pyspark_names_all_the_time_is_asked_of_the_jvm_once(spark: SparkSession) -> None:
+    from pyspark import SparkContext
+
+    if SparkContext._jvm is None:
+        pytest.skip("no JVM of ours: Spark Connect")
+    for name in session._NAMED_OFTEN:
+        assert getattr(SparkContext._jvm, name) is getattr(SparkContext._jvm, name)
+    called = SparkContext._jvm.PythonUtils.toSeq
+    assert SparkContext._jvm.PythonUtils.toSeq is called
+    assert spark.range(3).select(F.sum("id")).first() == (3,)
+    with pytest.raises(Py4JError, match="no_such_thing"):
+        SparkContext._jvm.PythonUtils.no_such_thing  # noqa: B018
+
+
+def test_a_resident_process_compiles_fully_and_plans_as_a_small_run(tmp_path: Path) -> None:
+    conf = {
+        size: session.local_conf(SessionSettings(size=size), [], tmp_path, [])
+        for size in ("small", "resident", "large")
+    }
+    quick = {size: "TieredStopAtLevel" in c["spark.driver.extraJavaOptions"] for size, c in conf.items()}
+    assert quick == {"small": True, "resident": False, "large": False}
+    plain = [{k: v for k, v in c.items() if "extraJavaOptions" not in k} for c in conf.values()]
+    assert plain[0] == plain[1] != plain[2]

@@ -16,17 +16,21 @@ from raretrail.tables import ANOMALIES, BASELINE_HOLDINGS, CHANGES_DAILY, EVENTS
 from raretrail.warehouse import Warehouse
 
 
+def first_events(staged: DataFrame, warehouse: Warehouse, events: DataFrame) -> DataFrame:
+    """`to_first_events` of staged findings, computed; events are those of their buckets."""
+    return warehouse.stage("first_events", to_first_events(staged, events), few=True)
+
+
 def with_answers(
-    staged: DataFrame, warehouse: Warehouse, events: DataFrame, days: list[date], *, stored: bool
+    staged: DataFrame, warehouse: Warehouse, firsts: DataFrame, days: list[date], *, stored: bool
 ) -> DataFrame:
-    """The staged findings of these days with their evidence; events are those of the findings' buckets.
+    """The staged findings of these days with their evidence; firsts are their `first_events`.
 
     What was held before the first day is taken from its snapshot where snapshots are stored, else from all
     changes before.
     """
     first, end = days[0], days[-1] + timedelta(days=1)
     sessions = between(warehouse.read(SESSIONS_DAILY), first - timedelta(days=LONGEST_SESSION_DAYS), end)
-    firsts = warehouse.stage("first_events", to_first_events(staged, events), few=True)
     if stored:
         held = to_changes(warehouse.read(BASELINE_HOLDINGS).where(F.col("as_of") == F.lit(first)))
         since = between(warehouse.read(CHANGES_DAILY), first, end)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -38,6 +39,7 @@ from raretrail.stages.publish import Published, publish
 from raretrail.stages.score import Touched, Window, bucket_of, input_versions, score, window_events
 from raretrail.stages.verdicts import Said, lay_on, read_said
 from raretrail.tables import EVENTS, RUNS
+from raretrail.together import beside
 from raretrail.warehouse import Warehouse, rows_of
 
 Progress = Callable[[str], None]
@@ -214,7 +216,7 @@ def _do(this: Run, steps: tuple[str, ...]) -> None:
         record = this.record
         window = Window(record["window_from"], record["window_to"], frozenset(record["late_buckets"]))
         said = _read_said(this, earlier)
-        _publish(this, plan, window, touched, said, _judged_days(earlier))
+        _publish(this, plan, window, touched, said, _judged_days(earlier), _cover(this, window))
         _lay_on(this, said)
         _send_alerts(this)
 
@@ -237,7 +239,10 @@ def _in_turn(this: Run, plan: Plan, earlier: list[dict[str, Any]]) -> None:
             else:
                 quiet = not touched and not window.late and _is_empty(this, window)
             if not quiet and this.warehouse.exists(EVENTS):
-                _score(this, window, touched)
+                # Neither reads what the other writes, and planning takes one core of the machine.
+                with beside(partial(_said_and_covered, this, window, said, earlier)) as meanwhile:
+                    _score(this, window, touched)
+                said, covered_at = meanwhile()
         if said is None:
             said = _read_said(this, earlier)
         if quiet:
@@ -245,7 +250,7 @@ def _in_turn(this: Run, plan: Plan, earlier: list[dict[str, Any]]) -> None:
             this.count(findings=0, published=0, incidents=0, alerts=0)
             _cover_quiet(this, window)
         elif this.warehouse.exists(EVENTS):
-            done = _publish(this, plan, window, touched, said, judged)
+            done = _publish(this, plan, window, touched, said, judged, covered_at)
             judged_anew = done.alerts > 0
             judged |= set(window.days)
             if this.record["held_scopes"] == ["all"]:
@@ -483,6 +488,13 @@ def _lay_on(this: Run, said: Said) -> None:
     this.record["input_versions"] |= said.versions
 
 
+def _said_and_covered(
+    this: Run, window: Window, said: Said | None, earlier: list[dict[str, Any]]
+) -> tuple[Said, datetime]:
+    """What was said, read once a run, and the time that coverage was judged by."""
+    return said or _read_said(this, earlier), _cover(this, window)
+
+
 def _cover(this: Run, window: Window) -> datetime:
     """Write what came beside what was expected; the time that was judged by."""
     # What lies beyond the window of a history need not have been read.
@@ -511,10 +523,16 @@ def _cover_quiet(this: Run, window: Window) -> None:
 
 
 def _publish(
-    this: Run, plan: Plan, window: Window, touched: Touched | None, said: Said, judged: set[date]
+    this: Run,
+    plan: Plan,
+    window: Window,
+    touched: Touched | None,
+    said: Said,
+    judged: set[date],
+    covered_at: datetime,
 ) -> Published:
+    """Check and publish; covered_at is the time that coverage was judged by."""
     record = this.record
-    covered_at = _cover(this, window)
     with this.stage("check"):
         relied = sorted({*window.days, *plan.changed_beside(window)})
         upto = next((upto for _, end, upto in plan.spans if end == window.end), record["as_of"].date())

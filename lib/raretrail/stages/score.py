@@ -29,7 +29,7 @@ from raretrail.stages.baseline import (
 )
 from raretrail.stages.elastic import COLUMNS as RECORD_SCORES
 from raretrail.stages.elastic import with_record_scores
-from raretrail.stages.evidence import with_answers
+from raretrail.stages.evidence import first_events, with_answers
 from raretrail.stages.locating import Geo, places_of
 from raretrail.stages.spikes import spikes_of
 from raretrail.tables import (
@@ -202,10 +202,15 @@ def score(
     findings = judge(warehouse, settings, geo, window, run_id, known, touched)
     staged = warehouse.stage("findings", findings, few=known.stored)
     events = judged_events(warehouse, window, touched)
-    evidence = to_evidence(staged, events)
-    staged = with_answers(staged, warehouse, events, days, stored=known.stored)
-    staged = with_record_scores(staged, warehouse, geo, days, stored=known.stored)
-    rows = staged.join(evidence, "anomaly_id", "left")
+    # The record scores ask for cities and commands: beside the answers, whose joins they would wait for.
+    scored, firsts = together(
+        [
+            partial(with_record_scores, staged, warehouse, geo, days, stored=known.stored),
+            partial(first_events, staged, warehouse, events),
+        ]
+    )
+    answered = with_answers(scored, warehouse, firsts, days, stored=known.stored)
+    rows = answered.join(to_evidence(staged, events), "anomaly_id", "left")
     warehouse.replace(STAGED_ANOMALIES, rows.withColumns(dict.fromkeys(_RANK, F.lit(None))))
     return warehouse.read(STAGED_ANOMALIES).count()
 
