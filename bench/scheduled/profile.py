@@ -87,7 +87,16 @@ def _run(given: str, as_of: str, logs: str) -> None:
     began.append(("ending", time.time()))
     worked = _worked()
     close_session(spark)
-    print(json.dumps({"began": began, "worked": worked, "counts": ended.record["counts"]}))
+    print(
+        json.dumps(
+            {
+                "began": began,
+                "worked": worked,
+                "counts": ended.record["counts"],
+                "stages": ended.record["seconds"],
+            }
+        )
+    )
 
 
 def _worked() -> dict[str, float]:
@@ -122,8 +131,12 @@ def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> s
     spans = [(name, at or begun) for name, at in told["began"]]
     ends = [at for _, at in spans[1:]] + [told["ended"]]
     stages: dict[str, list[tuple[float, float]]] = {}
+    current = spans[0][0]
     for (name, at), end in zip(spans, ends, strict=True):
-        stages.setdefault(name, []).append((at, end))
+        if name in told["stages"] or name in (spans[0][0], spans[-1][0]):  # else a word within a stage
+            current = name
+        words = "score and, beside it, coverage" if current == "score" else current
+        stages.setdefault(words, []).append((at, end))
     queries = [e["time"] / 1000 for e in events if e["Event"].endswith("SparkListenerSQLExecutionStart")]
     starts = {
         e["Job ID"]: e["Submission Time"] / 1000 for e in events if e["Event"] == "SparkListenerJobStart"
@@ -133,7 +146,10 @@ def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> s
         for e in events
         if e["Event"] == "SparkListenerJobEnd"
     ]
+    counts = told["counts"]
     lines = [
+        f"{counts['events']:,} events came in {counts['files_new']} files; {counts['findings']} findings stand.",
+        "",
         "| stage | seconds | statements | Spark jobs | seconds with one running |",
         "|---|---|---|---|---|",
     ]

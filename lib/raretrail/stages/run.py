@@ -105,9 +105,10 @@ class Run:
         return started
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage into the record."""
-        self.progress(name)
+    def stage(self, name: str, *, beside: bool = False) -> Iterator[None]:
+        """Time a stage into the record; one beside another is not told as progress."""
+        if not beside:
+            self.progress(name)
         start = time.perf_counter()
         try:
             yield
@@ -492,14 +493,14 @@ def _said_and_covered(
     this: Run, window: Window, said: Said | None, earlier: list[dict[str, Any]]
 ) -> tuple[Said, datetime]:
     """What was said, read once a run, and the time that coverage was judged by."""
-    return said or _read_said(this, earlier), _cover(this, window)
+    return said or _read_said(this, earlier), _cover(this, window, beside=True)
 
 
-def _cover(this: Run, window: Window) -> datetime:
+def _cover(this: Run, window: Window, *, beside: bool = False) -> datetime:
     """Write what came beside what was expected; the time that was judged by."""
     # What lies beyond the window of a history need not have been read.
     now: datetime = min(this.record["as_of"], window.end + DELAY)
-    with this.stage("coverage"):
+    with this.stage("coverage", beside=beside):
         silence = cover(this.warehouse, window, now)
     this.record["counts"]["silent"] = silence.count
     if silence.message:
