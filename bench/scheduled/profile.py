@@ -148,7 +148,7 @@ def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> s
     ]
     counts = told["counts"]
     lines = [
-        f"{counts['events']:,} events came in {counts['files_new']} files; {counts['findings']} findings stand.",
+        f"{counts['events']:,} events came in {counts['files_new']} files; {counts['findings']} findings.",
         "",
         "| stage | seconds | statements | Spark jobs | seconds with one running |",
         "|---|---|---|---|---|",
