@@ -12,6 +12,7 @@ import sys
 import time
 from datetime import datetime
 
+from raretrail.cli import _size_of_run
 from raretrail.session import close_session, open_session
 from raretrail.settings import load_settings
 from raretrail.stages.run import run
@@ -25,7 +26,8 @@ def main() -> None:
         options = {"trail": [trail], "warehouse": f"{out}/warehouse-{number}"}
         settings, _ = load_settings(options=options)
         start = time.perf_counter()
-        spark = spark or open_session(driver_memory=settings.spark.driver_memory, size="large")
+        size = _size_of_run(settings, None)  # of a warehouse that is new each time, as of a first run
+        spark = spark or open_session(driver_memory=settings.spark.driver_memory, size=size)
         moment = datetime.fromisoformat(as_of)
         ended = run(spark, settings, as_of=moment, steps=("ingest", "baseline"))
         took = {"seconds": round(time.perf_counter() - start, 2), "stages": ended.record["seconds"]}

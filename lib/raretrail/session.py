@@ -486,6 +486,8 @@ def local_conf(
         # Where each column expression was written costs more calls into the JVM than the expression.
         "spark.python.sql.dataFrameDebugging.enabled": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # By default a sort, a hash table or a broadcast of three rows takes a page of 64 MB.
+        "spark.buffer.pageSize": "2m",
         **_WRITING,
         # Adaptive execution joins what turns out small, and cannot part what turns out large.
         "spark.sql.shuffle.partitions": str(8 * _cores(settings.cores)),
@@ -504,8 +506,6 @@ def _small(cores: str = "*") -> dict[str, str]:
         # The defaults are for clusters: 200 and 50 tasks of nothing cost seconds each time.
         "spark.sql.shuffle.partitions": str(_cores(cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
-        # By default a sort, a hash table or a broadcast of three rows takes a page of 64 MB.
-        "spark.buffer.pageSize": "2m",
         # Compiling each plan, and planning it again between stages, costs more than small data gain.
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
