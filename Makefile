@@ -62,7 +62,7 @@ docs: ## Build the manual into site/
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet $(ARGS)
 	@echo "the manual is site/index.html"
 
-bench: ## The measures of docs/performance.md on 0.2 and 2 million events (about half an hour)
+bench: ## The measures of docs/performance.md on 0.2 and 2 million events, and the scheduled run
 	@$(SETUP) --dev
 	@cd bench && ../.venv/bin/python -m ingest --events 200000,2000000 --parts engines --into ../docs/performance.md
 	@cd bench && ../.venv/bin/python -m scheduled --repeat 1 --into ../docs/performance.md
