@@ -1,9 +1,18 @@
-"""What the figures were taken on."""
+"""What the figures were taken on, beside them wherever they are told."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from figures import put
+
+
+def tell(text: str, name: str, into: Path | None) -> None:
+    """Print figures and, where a page of the manual is given, write them to its mark `name`."""
+    print(text, flush=True)
+    if into:
+        put(into, name, f"{machine()}\n\n{text}")
 
 
 def machine() -> str:

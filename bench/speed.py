@@ -20,8 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-from figures import put
-from machine import machine
+from machine import tell
 
 from raretrail.simulate import Shape, simulate
 
@@ -65,9 +64,7 @@ def main() -> None:
         f"{shape.people} people, {events:,} events of {shape.days} days, {shape.judged_days} of them judged:"
     )
     text = "\n".join([told, "", *lines])
-    print(text)
-    if options.into:
-        put(options.into, "speed", f"{machine()}\n\n{text}")
+    tell(text, "speed", options.into)
 
 
 def _run(simulated: Path, warehouse: Path, more: list[str]) -> tuple[float, dict[str, float]]:

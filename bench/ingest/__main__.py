@@ -15,14 +15,14 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 _BENCH = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_BENCH), str(_BENCH.parent / "tools")]
 
-from figures import put  # noqa: E402
-from machine import machine  # noqa: E402
+from machine import tell  # noqa: E402
 
 from ingest.measure import Taken, measured, size_of  # noqa: E402
 from ingest.same import digests  # noqa: E402
@@ -55,17 +55,14 @@ def main() -> None:
     if unknown := set(options.parts) - set(_PARTS):
         parser.error(f"--parts: {', '.join(sorted(unknown))}: there are {', '.join(_PARTS)}")
     options.cache = options.cache.resolve()
-    parts = {
+    parts: dict[str, Callable[[], str]] = {
         "engines": lambda: _engines(options.cache, options.events, options.alone),
         "played": lambda: _played(options.cache, options.events[-1]),
         "queries": lambda: _asked(options.cache, options.events[-1]),
     }
     for part, name in _PARTS.items():
         if part in options.parts:
-            text = parts[part]()
-            print(text, flush=True)
-            if options.into:
-                put(options.into, name, f"{machine()}\n\n{text}")
+            tell(parts[part](), name, options.into)
 
 
 def _numbers(text: str) -> list[int]:
@@ -79,7 +76,6 @@ def _engines(cache: Path, sizes: list[int], alone: int | None) -> str:
         trail = _trail(cache, events)
         with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
             text, job = _compared(cache / f"trail-{events}", trail, Path(folder))
-        print(text, flush=True)
         texts.append(text)
         jobs.append((events, job))
     if alone:

@@ -12,10 +12,17 @@ import sys
 import time
 from datetime import datetime
 
-from raretrail.cli import _size_of_run
+from pyspark.sql import SparkSession
+
+from raretrail.cli import _session_settings, _size_of_run
 from raretrail.session import close_session, open_session
-from raretrail.settings import load_settings
+from raretrail.settings import Settings, load_settings
 from raretrail.stages.run import run
+
+
+def opened(settings: Settings, span: object) -> SparkSession:
+    """The session that `raretrail run` would open; the warehouse is not there yet."""
+    return open_session(_session_settings(settings, _size_of_run(settings, span)))
 
 
 def main() -> None:
@@ -26,8 +33,7 @@ def main() -> None:
         options = {"trail": [trail], "warehouse": f"{out}/warehouse-{number}"}
         settings, _ = load_settings(options=options)
         start = time.perf_counter()
-        size = _size_of_run(settings, None)  # of a warehouse that is new each time, as of a first run
-        spark = spark or open_session(driver_memory=settings.spark.driver_memory, size=size)
+        spark = spark or opened(settings, None)
         moment = datetime.fromisoformat(as_of)
         ended = run(spark, settings, as_of=moment, steps=("ingest", "baseline"))
         took = {"seconds": round(time.perf_counter() - start, 2), "stages": ended.record["seconds"]}

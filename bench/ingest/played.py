@@ -11,7 +11,8 @@ import json
 import sys
 from datetime import UTC, datetime
 
-from raretrail.session import close_session, open_session
+from ingest.job import opened
+from raretrail.session import close_session
 from raretrail.settings import load_settings
 from raretrail.stages.run import run
 
@@ -20,8 +21,8 @@ def main() -> None:
     """Do the work."""
     trail, out, first, end = sys.argv[1:]
     settings, _ = load_settings(options={"trail": [trail], "warehouse": f"{out}/warehouse"})
-    spark = open_session(driver_memory=settings.spark.driver_memory, size="large")
     span = datetime.fromisoformat(first).replace(tzinfo=UTC), datetime.fromisoformat(end).replace(tzinfo=UTC)
+    spark = opened(settings, span)
     ended = run(spark, settings, as_of=span[1], span=span)
     print(json.dumps({"stages": ended.record["seconds"], "counts": ended.record["counts"]}), flush=True)
     close_session(spark)

@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from figures import put
-from machine import machine
+from machine import tell
 
 from longer import lengthen
 from raretrail.errors import EXIT_DONE, EXIT_HELD
@@ -42,6 +43,13 @@ class Measured:
 
     seconds: list[float] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+
+    def add(self, taken: tuple[float, dict[str, Any]]) -> dict[str, Any]:
+        """Take in a run's seconds and record; the record."""
+        seconds, record = taken
+        self.seconds.append(seconds)
+        self.stages = self.stages or record["seconds"]
+        return record
 
     @property
     def median(self) -> float:
@@ -110,9 +118,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="raretrail-scheduled-") as folder:
         text = measured(Path(folder), options.people, options.days, options.repeat, options.runs)
-    print(text)
-    if options.into:
-        put(options.into, "scheduled", f"{machine()}\n\n{text}")
+    tell(text, "scheduled", options.into)
+
+
+@contextmanager
+def copy_of(warehouse: Path) -> Iterator[Path]:
+    """A copy beside a warehouse, for as long as it is needed."""
+    copy = warehouse.with_name("copy")
+    shutil.copytree(warehouse, copy)
+    yield copy
+    shutil.rmtree(copy)
 
 
 def prepared(work: Path, people: int, days: int) -> tuple[Organisation, Path, datetime]:
@@ -148,18 +163,14 @@ def measured(work: Path, people: int, days: int, repeat: int, runs: int) -> str:
     }
     took = {name: Measured() for name in kinds}
     events = 0
-    for number in range(repeat):
+    for _ in range(repeat):
         for name, (program, source, as_of) in kinds.items():
-            warehouse = work / f"{name}-{number}"
-            shutil.copytree(source, warehouse)
-            if name == "quiet":  # all that came was taken in and judged hours ago
-                as_of += timedelta(hours=4)
-                here.run(OWN, warehouse, ["--as-of", (as_of - QUARTER).isoformat()])
-            seconds, record = here.run(program, warehouse, ["--as-of", as_of.isoformat()])
-            took[name].seconds.append(seconds)
-            took[name].stages = took[name].stages or record["seconds"]
+            with copy_of(source) as warehouse:
+                if name == "quiet":  # all that came was taken in and judged hours ago
+                    as_of += timedelta(hours=4)
+                    here.run(OWN, warehouse, ["--as-of", (as_of - QUARTER).isoformat()])
+                record = took[name].add(here.run(program, warehouse, ["--as-of", as_of.isoformat()]))
             events = events or record["counts"]["events"]
-            shutil.rmtree(warehouse)
 
     shutil.rmtree(here.trail)
     before.rename(here.trail)

@@ -8,14 +8,12 @@ As `python -m scheduled` times it. Nothing else should run beside it.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 
-from figures import put
-from machine import machine
+from machine import tell
 
-from scheduled.__main__ import OWN, QUARTER, Measured, prepared
+from scheduled.__main__ import OWN, QUARTER, Measured, copy_of, prepared
 from scheduled.without import GAINS
 
 
@@ -34,21 +32,15 @@ def main() -> None:
         work = Path(folder)
         here, base, moment = prepared(work, options.people, options.days)
         here.deliver(moment, moment + QUARTER)
+        as_of = (moment + QUARTER).isoformat()
         for _ in range(options.repeat):
             for words, program in programs.items():
-                warehouse = work / "copy"
-                shutil.copytree(base, warehouse)
-                as_of = (moment + QUARTER).isoformat()
-                seconds, record = here.run(program, warehouse, ["--as-of", as_of])
-                took[words].seconds.append(seconds)
-                took[words].stages = took[words].stages or record["seconds"]
-                shutil.rmtree(warehouse)
+                with copy_of(base) as warehouse:
+                    took[words].add(here.run(program, warehouse, ["--as-of", as_of]))
     lines = ["| run | seconds (median) | least to most | runs | stages |", "|---|---|---|---|---|"]
     lines += [measured.row(words) for words, measured in took.items()]
     text = "\n".join(lines)
-    print(text)
-    if options.into:
-        put(options.into, "gains", f"{machine()}\n\n{text}")
+    tell(text, "gains", options.into)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from figures import put
-from machine import machine
+from machine import tell
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 # By how a thread of the JVM is named; the first that fits.
@@ -63,9 +62,7 @@ def main() -> None:
         told["ended"] = time.time()
         events = [json.loads(line) for log in logs.rglob("*") if log.is_file() for line in log.open()]
     text = table(begun, told, events)
-    print(text)
-    if options.into:
-        put(options.into, "profile", f"{machine()}\n\n{text}")
+    tell(text, "profile", options.into)
 
 
 def _run(given: str, as_of: str, logs: str) -> None:
@@ -105,23 +102,19 @@ def _worked() -> dict[str, float]:
     own = os.times()
     found["Python"] += own.user + own.system
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    for pid in children:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(")")
-            fields = rest.split()
-            seconds = (int(fields[11]) + int(fields[12])) / _TICKS
-            kind = next(kind for start, kind in _THREADS if name.startswith(start))
-            found[kind] += seconds
-        total = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        gone = (int(total[11]) + int(total[12])) / _TICKS - sum(
-            _seconds(task) for task in Path(f"/proc/{pid}/task").iterdir()
-        )
-        found["threads that have ended, of any kind"] += max(0.0, gone)
+    for process in (Path("/proc", pid) for pid in children):
+        running = 0.0
+        for task in (process / "task").iterdir():
+            name = (task / "comm").read_text()
+            found[next(kind for start, kind in _THREADS if name.startswith(start))] += _seconds(task)
+            running += _seconds(task)
+        found["threads that have ended, of any kind"] += max(0.0, _seconds(process) - running)
     return dict(found)
 
 
-def _seconds(task: Path) -> float:
-    fields = (task / "stat").read_text().rpartition(")")[2].split()
+def _seconds(folder: Path) -> float:
+    """Processor seconds of a process, ended threads included, or of a thread."""
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 

@@ -22,8 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
-from figures import put
-from machine import machine
+from machine import tell
 
 from raretrail.simulate import Shape, simulate
 from raretrail.tables import DATA_QUALITY, EVENTS, INGEST_FILES, RUNS, Table
@@ -43,9 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="raretrail-upkeep-") as folder:
         text = counted(Path(folder), options.runs, options.real)
-    print(text)
-    if options.into:
-        put(options.into, "upkeep", f"{machine()}\n\n{text}")
+    tell(text, "upkeep", options.into)
 
 
 def counted(work: Path, runs: int, real: int) -> str:

@@ -425,7 +425,7 @@ def _remember_classes() -> None:
     """Have py4j remember classes that pyspark names thousands of times a run.
 
     It asks the JVM anew each time one is named, and each time a method of it is; one named without its
-    package is looked for in every jar. That is a third of a small run's calls.
+    package is looked for in every jar.
     """
     from py4j.java_gateway import JavaClass, JavaMember  # type: ignore[import-untyped]
     from pyspark import SparkContext

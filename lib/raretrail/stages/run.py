@@ -105,9 +105,9 @@ class Run:
         return started
 
     @contextmanager
-    def stage(self, name: str, *, beside: bool = False) -> Iterator[None]:
-        """Time a stage into the record; one beside another is not told as progress."""
-        if not beside:
+    def stage(self, name: str, *, told: bool = True) -> Iterator[None]:
+        """Time a stage into the record; one that runs beside another need not be told as progress."""
+        if told:
             self.progress(name)
         start = time.perf_counter()
         try:
@@ -239,7 +239,8 @@ def _in_turn(this: Run, plan: Plan, earlier: list[dict[str, Any]]) -> None:
                 quiet = _is_quiet(this, window)
             else:
                 quiet = not touched and not window.late and _is_empty(this, window)
-            if not quiet and this.warehouse.exists(EVENTS):
+            to_judge = not quiet and this.warehouse.exists(EVENTS)
+            if to_judge:
                 # Neither reads what the other writes, and planning takes one core of the machine.
                 with beside(partial(_said_and_covered, this, window, said, earlier)) as meanwhile:
                     _score(this, window, touched)
@@ -250,7 +251,7 @@ def _in_turn(this: Run, plan: Plan, earlier: list[dict[str, Any]]) -> None:
             # Nothing came and nothing happened: there is nothing to judge, check or publish.
             this.count(findings=0, published=0, incidents=0, alerts=0)
             _cover_quiet(this, window)
-        elif this.warehouse.exists(EVENTS):
+        elif to_judge:
             done = _publish(this, plan, window, touched, said, judged, covered_at)
             judged_anew = done.alerts > 0
             judged |= set(window.days)
@@ -493,14 +494,14 @@ def _said_and_covered(
     this: Run, window: Window, said: Said | None, earlier: list[dict[str, Any]]
 ) -> tuple[Said, datetime]:
     """What was said, read once a run, and the time that coverage was judged by."""
-    return said or _read_said(this, earlier), _cover(this, window, beside=True)
+    return said or _read_said(this, earlier), _cover(this, window, told=False)
 
 
-def _cover(this: Run, window: Window, *, beside: bool = False) -> datetime:
+def _cover(this: Run, window: Window, *, told: bool = True) -> datetime:
     """Write what came beside what was expected; the time that was judged by."""
     # What lies beyond the window of a history need not have been read.
     now: datetime = min(this.record["as_of"], window.end + DELAY)
-    with this.stage("coverage", beside=beside):
+    with this.stage("coverage", told=told):
         silence = cover(this.warehouse, window, now)
     this.record["counts"]["silent"] = silence.count
     if silence.message:
