@@ -116,7 +116,7 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
     taken: dict[str, Taken] = {}
     found: dict[str, dict[str, tuple[int, int]]] = {}
     sizes: dict[str, int] = {}
-    warm = 0.0
+    warm, stages = 0.0, dict[str, float]()
     for engine in ("job", *_OTHERS):
         out = folder / engine
         out.mkdir()
@@ -124,7 +124,7 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
             taken[engine] = measured(_job(root, out, trail))
             again = measured([*_job(root, folder / "warm", trail), "2"])
             told = [json.loads(line) for line in again.output.splitlines() if line.startswith("{")]
-            warm = told[1]["seconds"]
+            warm, stages = told[1]["seconds"], told[0]["stages"]
             events = out / "warehouse-0/events"
             shutil.rmtree(folder / "warm")
         else:
@@ -136,10 +136,12 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
     unlike = [engine for engine in _OTHERS if found[engine] != found["job"]]
     if unlike:
         raise SystemExit(f"not the same rows: {found}")
-    return _table(trail, taken, sizes, warm), taken["job"]
+    return _table(trail, taken, sizes, warm, stages), taken["job"]
 
 
-def _table(trail: Trail, taken: dict[str, Taken], sizes: dict[str, int], warm: float) -> str:
+def _table(
+    trail: Trail, taken: dict[str, Taken], sizes: dict[str, int], warm: float, stages: dict[str, float]
+) -> str:
     lines = [
         f"{trail.events:,} events of {trail.first_day} to {trail.last_day} in {trail.files:,} files, "
         f"{trail.bytes / 1e6:,.0f} MB gzipped:",
@@ -167,6 +169,18 @@ def _table(trail: Trail, taken: dict[str, Taken], sizes: dict[str, int], warm: f
         "All wrote the same events, presence and 30 days' commands by place. The job writes eight kinds of facts "
         "and twelve tables of a baseline where the others write one of each, looks for copies among all that is "
         "stored, takes secrets out, sets damage aside and keeps a ledger.",
+        "",
+        f"The job's seconds: {', '.join(f'{stage} {seconds:.0f}' for stage, seconds in stages.items())}, the rest "
+        "starting and ending. Its processor seconds:",
+        "",
+        "| processor seconds | on | share |",
+        "|---|---|---|",
+    ]
+    spent = taken["job"].spent
+    lines += [
+        f"| {seconds:.0f} | {name} | {seconds / spent.total():.0%} |"
+        for name, seconds in spent.most_common()
+        if seconds >= 0.5
     ]
     return "\n".join(lines)
 

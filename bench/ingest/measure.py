@@ -1,24 +1,40 @@
-"""What a command takes: seconds, processor seconds, peak memory of all its processes."""
+"""What a command takes: seconds, processor seconds and on what, peak memory of all its processes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+ENDED = "threads that have ended, of any kind"
+# By how a thread of the JVM is named; the first that fits.
+_THREADS = (
+    ("C1 Compiler", "compiling bytecode"),
+    ("C2 Compiler", "compiling bytecode"),
+    ("VM Thread", "collecting garbage and other upkeep of the JVM"),
+    ("GC Thread", "collecting garbage and other upkeep of the JVM"),
+    ("Executor task", "tasks: reading, computing and writing rows"),
+    ("", "planning, Delta's log and commits, class loading"),
+)
+
 
 class Taken(NamedTuple):
     """seconds: from start to end of the process; cpu: processor seconds of it and all its children; peak:
-    megabytes, the most its processes had together at one moment, shared pages counted once (PSS)."""
+    megabytes, the most its processes had together at one moment, shared pages counted once (PSS); spent: cpu by
+    what it was spent on, as far as samples tell."""
 
     seconds: float
     cpu: float
     peak: float
     output: str
+    spent: Counter[str]
 
 
 def measured(command: Sequence[str], every: float = 0.25) -> Taken:
@@ -27,11 +43,16 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = [0.0]
+    spent: dict[int, Counter[str]] = {}
     ended = threading.Event()
 
     def sample() -> None:
         while not ended.wait(every):
-            peak[0] = max(peak[0], sum(map(_pss, _family(process.pid))))
+            family = _family(process.pid)
+            peak[0] = max(peak[0], sum(map(_pss, family)))
+            for pid in family:
+                with contextlib.suppress(OSError):  # it has just ended
+                    spent[pid] = worked(pid)
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -40,10 +61,33 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
     ended.set()
     sampler.join()
     after = os.times()
-    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    # Children that nobody waits for are in the samples alone, what ends between two of them in this alone.
+    waited = after.children_user - before.children_user + after.children_system - before.children_system
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output[-3000:]}")
-    return Taken(seconds, cpu, peak[0], output)
+    together = sum(spent.values(), Counter())
+    return Taken(seconds, max(waited, together.total()), peak[0], output, together)
+
+
+def worked(pid: int) -> Counter[str]:
+    """Processor seconds of a process so far, by what they were spent on; OSError where it has ended."""
+    process = Path(f"/proc/{pid}")
+    if (process / "comm").read_text() != "java\n":
+        is_worker = b"pyspark.daemon" in (process / "cmdline").read_bytes()
+        return Counter({"Python workers" if is_worker else "Python": _seconds(process)})
+    found: Counter[str] = Counter()
+    for task in (process / "task").iterdir():
+        with contextlib.suppress(OSError):  # one thread has just ended
+            name = (task / "comm").read_text()
+            found[next(kind for begins, kind in _THREADS if name.startswith(begins))] += _seconds(task)
+    found[ENDED] = max(0.0, _seconds(process) - found.total())
+    return found
+
+
+def _seconds(folder: Path) -> float:
+    """Processor seconds of a process, ended threads included, or of a thread."""
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _family(root: int) -> set[int]:

@@ -19,18 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ingest.measure import worked
 from machine import tell
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-# By how a thread of the JVM is named; the first that fits.
-_THREADS = (
-    ("C1 Compiler", "compiling bytecode"),
-    ("C2 Compiler", "compiling bytecode"),
-    ("VM Thread", "collecting garbage and other upkeep of the JVM"),
-    ("GC Thread", "collecting garbage and other upkeep of the JVM"),
-    ("Executor task", "tasks: reading, computing and writing rows"),
-    ("", "planning, Delta's log and commits, class loading"),
-)
 
 
 def main() -> None:
@@ -96,26 +86,11 @@ def _run(given: str, as_of: str, logs: str) -> None:
     )
 
 
-def _worked() -> dict[str, float]:
+def _worked() -> Counter[str]:
     """Processor seconds so far of this process and of its JVM, by what it is spent on."""
-    found: Counter[str] = Counter()
-    own = os.times()
-    found["Python"] += own.user + own.system
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    for process in (Path("/proc", pid) for pid in children):
-        running = 0.0
-        for task in (process / "task").iterdir():
-            name = (task / "comm").read_text()
-            found[next(kind for start, kind in _THREADS if name.startswith(start))] += _seconds(task)
-            running += _seconds(task)
-        found["threads that have ended, of any kind"] += max(0.0, _seconds(process) - running)
-    return dict(found)
-
-
-def _seconds(folder: Path) -> float:
-    """Processor seconds of a process, ended threads included, or of a thread."""
-    fields = (folder / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    own = os.getpid()
+    children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+    return sum((worked(int(pid)) for pid in children), worked(own))
 
 
 def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> str:

@@ -57,6 +57,13 @@ _S3 = {
     "spark.hadoop.fs.s3a.connection.establish.timeout": "10s",
 }
 
+# No rules that check one another's work, and no plans as prose that nobody reads.
+_UNREAD = {
+    "spark.sql.lightweightPlanChangeValidation": "false",
+    "spark.sql.ui.explainMode": "simple",
+    "spark.sql.maxPlanStringLength": "2000",
+}
+
 _KEPT_FOR_THE_UI = (
     "spark.ui.retainedJobs",
     "spark.ui.retainedStages",
@@ -81,7 +88,7 @@ _JVM_FLAGS = {
 class SessionSettings:
     """How a session is opened. All but `remote`, `app_name` and `conf` matter only locally.
 
-    `driver_memory` is Spark's notation (`4g`); empty means half of the machine's, 4 GiB at most.
+    `driver_memory` is Spark's notation (`4g`); empty means what `default_memory` says.
     `size` is `small` for a run of seconds to minutes, `resident` for many of them in one process, `large` for
     much data at once.
     `cores` is a number or `*`. `scratch` is where temporary files go (default: a new folder of the
@@ -473,7 +480,7 @@ def local_conf(
         **_DELTA,
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.memory": settings.driver_memory or _default_memory(),
+        "spark.driver.memory": settings.driver_memory or default_memory(_cores(settings.cores)),
         "spark.driver.extraJavaOptions": " ".join(_quote(flag) for flag in flags),
         "spark.driver.extraClassPath": os.pathsep.join(str(jar) for jar in jars),
         "spark.executorEnv.TZ": "UTC",
@@ -489,6 +496,7 @@ def local_conf(
         # By default a sort, a hash table or a broadcast of three rows takes a page of 64 MB.
         "spark.buffer.pageSize": "2m",
         **_WRITING,
+        **_UNREAD,
         # Adaptive execution joins what turns out small, and cannot part what turns out large.
         "spark.sql.shuffle.partitions": str(8 * _cores(settings.cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
@@ -514,10 +522,7 @@ def _small(cores: str = "*") -> dict[str, str]:
         "spark.sql.constraintPropagation.enabled": "false",
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
         "spark.sql.optimizer.runtime.bloomFilter.enabled": "false",
-        # Rules that check one another's work, and plans as prose that nobody reads.
-        "spark.sql.lightweightPlanChangeValidation": "false",
-        "spark.sql.ui.explainMode": "simple",
-        "spark.sql.maxPlanStringLength": "2000",
+        **_UNREAD,
     }
 
 
@@ -534,9 +539,11 @@ def _cores(cores: str) -> int:
     return (os.cpu_count() or 1) if cores == "*" else max(1, int(cores))
 
 
-def _default_memory() -> str:
+def default_memory(cores: int) -> str:
+    """What the JVM of a session on this machine may take: 1 GiB and 256 MiB for each core, which has a task
+    at a time; half of the machine's and 4 GiB at most."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    return f"{min(4096, max(1024, total // 2))}m"
+    return f"{min(1024 + 256 * cores, 4096, max(1024, total // 2))}m"
 
 
 def _first_line(error: Exception) -> str:

@@ -75,7 +75,7 @@ class SparkSettings(Model):
     """How a session is opened where raretrail opens it itself."""
 
     remote: str | None = None
-    driver_memory: str = "4g"
+    driver_memory: str = ""
     cores: str = "*"
     ui: bool = False
     size: Literal["auto", "small", "large"] = "auto"

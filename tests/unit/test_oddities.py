@@ -79,6 +79,23 @@ def test_many_tiny_files_of_a_day_are_one_task() -> None:
     assert [len(task) for task in to_tasks(tiny, 900_000)] == [1_000] * 4
 
 
+def test_small_days_share_a_task_and_none_is_cut() -> None:
+    from raretrail.cloudtrail.reading import to_tasks
+
+    at = datetime(2024, 3, 1, tzinfo=UTC)
+
+    def day_of(file: FileInfo) -> str:
+        return file.path[:10]
+
+    days = [f"2024/{1 + n // 28:02}/{1 + n % 28:02}" for n in range(90)]
+    files = [FileInfo(f"{day}/{i}.json.gz", 500_000, at) for day in days for i in range(10)]
+    tasks = to_tasks(files, 16 * 1024**2)
+    assert [file for task in tasks for file in task] == sorted(files)
+    assert [len({day_of(file) for file in task}) for task in tasks] == [3] * 30
+    few = to_tasks(files[:90], 16 * 1024**2)
+    assert [len({day_of(file) for file in task}) for task in few] == [1] * 9
+
+
 def test_logstash_copies_without_an_event_time_are_set_aside() -> None:
     # @timestamp may be when logstash read it; to take it for the event's time would place it wrong.
     made = record({"@timestamp": "2024-03-01T09:30:00.000Z", "@version": "1"}, eventTime=ABSENT)

@@ -9,6 +9,8 @@ numbers. Windows are 90 days; all measures are whole numbers, so that equal inpu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
@@ -18,6 +20,10 @@ WINDOW_DAYS = 90
 # unusual first uses are.
 LEARNING_DAYS = 14
 LAG_DAYS = 2
+# So many of an identity's active days are recent.
+_RECENT = 5
+# Before any day.
+_EVER = -(2**31)
 # How many others already do so, in classes: 0, 1, 2, 3-4, 5-9, 10 and more (research §9.1).
 OTHERS_CLASSES = (0, 1, 2, 3, 5, 10)
 
@@ -57,19 +63,19 @@ def others_class(others: Column) -> Column:
     return chosen
 
 
-def _window(*keys: str, by: str = "day") -> WindowSpec:
-    return Window.partitionBy(*keys).orderBy(by)
+def _window(*keys: str) -> WindowSpec:
+    return Window.partitionBy(*keys).orderBy("day")
 
 
-def _before(total: Column, *keys: str, by: str = "day", days: int = WINDOW_DAYS) -> Column:
-    """A count or a sum of whole numbers over the `days` before each row's.
+def _before(total: Column, *keys: str) -> Column:
+    """A count or a sum of whole numbers over the WINDOW_DAYS before each row's.
 
     As the difference of two that begin with the first row: Spark adds a row to those, where it would go
     through all rows of a window that moves.
     """
     until, earlier = (
-        F.coalesce(total.over(_window(*keys, by=by).rangeBetween(Window.unboundedPreceding, -back)), F.lit(0))
-        for back in (1, days + 1)
+        F.coalesce(total.over(_window(*keys).rangeBetween(Window.unboundedPreceding, -back)), F.lit(0))
+        for back in (1, WINDOW_DAYS + 1)
     )
     return until - earlier
 
@@ -81,24 +87,32 @@ def with_first_uses(uses: DataFrame) -> DataFrame:
     recent_5 counts the identity's last five active days, wherever they lie. A first use is one
     not made in the 90 days before, by an identity that was active in them, and news (see `is_news`).
     """
-    active = uses.select("identity", "day").distinct()
     by_identity = Window.partitionBy("identity").orderBy("day")
-    active = active.select(
-        "identity",
-        "day",
-        F.row_number().over(by_identity).alias("nth"),
-        _before(F.count(F.lit(1)), "identity").alias("active_days"),
+    active = (
+        uses.select("identity", "day")
+        .distinct()
+        .select(
+            "identity",
+            "day",
+            F.lag("day").over(by_identity).alias("last_day"),
+            F.lag("day", _RECENT, _EVER).over(by_identity).alias("recent_day"),
+            _before(F.count(F.lit(1)), "identity").alias("active_days"),
+        )
     )
     keys = ("dimension", "identity", "value")
+    used = {f"use_{back}": F.lag("day", back).over(_window(*keys)) for back in range(1, _RECENT + 1)}
+    # A value is used once a day at most, so that the days of its uses are as good as a count of them.
+    recent = [F.when(F.col(name) >= F.col("recent_day"), 1).otherwise(0) for name in used]
     return (
         uses.join(active, ["identity", "day"])
         .withColumn("days_90", _before(F.count(F.lit(1)), *keys))
-        .withColumn("recent_5", _before(F.count(F.lit(1)), *keys, by="nth", days=5))
-        .withColumn("on_last_day", _before(F.count(F.lit(1)), *keys, by="nth", days=1))
+        .withColumns(used)
+        .withColumn("recent_5", reduce(add, recent).cast("bigint"))
+        .withColumn("on_last_day", F.when(F.col("use_1") == F.col("last_day"), 1).otherwise(0).cast("bigint"))
         .withColumn("first_use", is_news(F.col("days_90") == 0, "day") & (F.col("active_days") > 0))
-        .withColumns({f"use_{back}": _used_before(back, *keys) for back in (1, 2, 3)})
+        .withColumns({name: _within(name) for name in ("use_1", "use_2", "use_3")})
         .withColumns(gaps("use_1", "use_2", "use_3"))
-        .drop("nth", "use_1", "use_2", "use_3")
+        .drop("last_day", "recent_day", *used)
     )
 
 
@@ -113,10 +127,9 @@ def is_news(new: Column, day: str) -> Column:
     return new & ~brought
 
 
-def _used_before(back: int, *keys: str) -> Column:
-    """The day of the use that many uses ago, if it lies within the window."""
-    day = F.lag("day", back).over(_window(*keys))
-    return F.when(day >= F.col("day") - WINDOW_DAYS, day)
+def _within(use: str) -> Column:
+    """The day of an earlier use, if it lies within the window."""
+    return F.when(F.col(use) >= F.col("day") - WINDOW_DAYS, F.col(use))
 
 
 def gaps(last: str, second: str, third: str) -> dict[str, Column]:

@@ -1,7 +1,7 @@
 """Reading files in Spark: the same decoder here in the driver, in workers, or over `binaryFile`.
 
 A few small files are read in this process, which spares starting a worker. More of them go to the
-workers, which open the files themselves; a task takes a delivery day, or a bounded share of one, so
+workers, which open the files themselves; a task takes delivery days, or a bounded share of one, so
 that copies of a record mostly meet in one task and a day's events are written to few files. So it is
 with local files, and objects of S3 where Python may reach them. Files on any other filesystem come
 through Spark's `binaryFile` source.
@@ -131,10 +131,18 @@ def read_whole(
         finally:
             if collected:
                 gc.enable()
+            _release()
         if parts:
             yield _part_rows(parts)
 
     return _map_files(spark, sorted(files), {}, read, STAGED_CENSUS, settings)
+
+
+def _release() -> None:
+    """Give back what Arrow keeps for later: this process waits, perhaps for long, for its next task."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def parts_of(rows: Iterable[Mapping[str, Any]]) -> list[Part]:
@@ -371,20 +379,32 @@ def _open_all(files: Iterable[tuple[str, Positions]]) -> Iterator[Opened]:
             yield from starmap(_open, some)
 
 
+# What a task costs beside its work is worth a dozen files; machines are still all given something.
+_LEAST_TASKS = 16
+
+
 def to_tasks(files: Sequence[FileInfo], task_bytes: int) -> list[list[FileInfo]]:
-    """The files by day of delivery, days over task_bytes in several shares."""
+    """The files by day of delivery: days over task_bytes in several shares, small ones together while some
+    sixteen tasks are left."""
     dated = sorted((day_of_delivery(file.path, file.modified_at), file.path, file) for file in files)
+    enough = min(task_bytes, sum(file.bytes for file in files) // _LEAST_TASKS)
     tasks: list[list[FileInfo]] = []
+    room = 0
     for _, group in groupby(dated, key=lambda entry: entry[0]):
-        share: list[FileInfo] = []
+        shares: list[list[FileInfo]] = [[]]
         size = 0
         for _, _, file in group:
-            if share and size + file.bytes > task_bytes:
-                tasks.append(share)
-                share, size = [], 0
-            share.append(file)
+            if shares[-1] and size + file.bytes > task_bytes:
+                shares.append([])
+                size = 0
+            shares[-1].append(file)
             size += file.bytes
-        tasks.append(share)
+        if len(shares) == 1 and size <= room:
+            tasks[-1] += shares[0]
+            room -= size
+        else:
+            tasks += shares
+            room = enough - size if len(shares) == 1 else 0
     return tasks
 
 
