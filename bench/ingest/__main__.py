@@ -1,17 +1,18 @@
 """The job's ingest and baseline beside other engines that do less, on one trail, one after the other.
 
-    python -m ingest [--events 200000,2000000] [--alone 20000000] [--parts engines,played,queries] [--cache DIR]
+    python -m ingest [--events 200000,2000000] [--alone 20000000] [--parts engines,spent,played,queries] [--cache DIR]
                      [--into PAGE]
 
 Nothing else should run beside it. Prints a table of seconds, processor seconds, memory and bytes, and ratios;
 checks that all wrote the same events, presence and baseline. A trail of --alone is taken in by the job only. The
-largest of --events is also played forward, and asked what analysts ask.
+largest of --events is also profiled, played forward, and asked what analysts ask.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -36,7 +37,7 @@ _NAMES = {
     "floor": "two processes of msgspec, one commit",
 }
 # What may be asked for, with the mark in the manual it is written to.
-_PARTS = {"engines": "ingest", "played": "played", "queries": "queries"}
+_PARTS = {"engines": "ingest", "spent": "spent", "played": "played", "queries": "queries"}
 # What is aimed at: seconds as shares of the others'.
 _COLD, _WARM, _PLAYED = 0.75, 2.5, 2
 
@@ -57,6 +58,7 @@ def main() -> None:
     options.cache = options.cache.resolve()
     parts: dict[str, Callable[[], str]] = {
         "engines": lambda: _engines(options.cache, options.events, options.alone),
+        "spent": lambda: _spent(options.cache, options.events[-1]),
         "played": lambda: _played(options.cache, options.events[-1]),
         "queries": lambda: _asked(options.cache, options.events[-1]),
     }
@@ -116,7 +118,7 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
     taken: dict[str, Taken] = {}
     found: dict[str, dict[str, tuple[int, int]]] = {}
     sizes: dict[str, int] = {}
-    warm, stages = 0.0, dict[str, float]()
+    warm = 0.0
     for engine in ("job", *_OTHERS):
         out = folder / engine
         out.mkdir()
@@ -124,7 +126,7 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
             taken[engine] = measured(_job(root, out, trail))
             again = measured([*_job(root, folder / "warm", trail), "2"])
             told = [json.loads(line) for line in again.output.splitlines() if line.startswith("{")]
-            warm, stages = told[1]["seconds"], told[0]["stages"]
+            warm = told[1]["seconds"]
             events = out / "warehouse-0/events"
             shutil.rmtree(folder / "warm")
         else:
@@ -136,12 +138,10 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
     unlike = [engine for engine in _OTHERS if found[engine] != found["job"]]
     if unlike:
         raise SystemExit(f"not the same rows: {found}")
-    return _table(trail, taken, sizes, warm, stages), taken["job"]
+    return _table(trail, taken, sizes, warm), taken["job"]
 
 
-def _table(
-    trail: Trail, taken: dict[str, Taken], sizes: dict[str, int], warm: float, stages: dict[str, float]
-) -> str:
+def _table(trail: Trail, taken: dict[str, Taken], sizes: dict[str, int], warm: float) -> str:
     lines = [
         f"{trail.events:,} events of {trail.first_day} to {trail.last_day} in {trail.files:,} files, "
         f"{trail.bytes / 1e6:,.0f} MB gzipped:",
@@ -169,18 +169,6 @@ def _table(
         "All wrote the same events, presence and 30 days' commands by place. The job writes eight kinds of facts "
         "and twelve tables of a baseline where the others write one of each, looks for copies among all that is "
         "stored, takes secrets out, sets damage aside and keeps a ledger.",
-        "",
-        f"The job's seconds: {', '.join(f'{stage} {seconds:.0f}' for stage, seconds in stages.items())}, the rest "
-        "starting and ending. Its processor seconds:",
-        "",
-        "| processor seconds | on | share |",
-        "|---|---|---|",
-    ]
-    spent = taken["job"].spent
-    lines += [
-        f"| {seconds:.0f} | {name} | {seconds / spent.total():.0%} |"
-        for name, seconds in spent.most_common()
-        if seconds >= 0.5
     ]
     return "\n".join(lines)
 
@@ -200,6 +188,29 @@ def _played(cache: Path, events: int) -> str:
         f"{judging:.0f} seconds beside {stages['ingest']:.0f} of ingest, {judging / stages['ingest']:.2f} times "
         f"(aim {_PLAYED}); {counts['findings']:,} findings, {counts['incidents']:,} incidents; {each}."
     )
+
+
+def _spent(cache: Path, events: int) -> str:
+    """Where the job's seconds go."""
+    trail = _trail(cache, events)
+    with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
+        taken = measured(_job(cache / f"trail-{events}", Path(folder), trail))
+    told = next(json.loads(line) for line in taken.output.splitlines() if line.startswith("{"))
+    stages = ", ".join(f"{seconds:.0f} of {stage}" for stage, seconds in told["stages"].items())
+    cores = os.cpu_count() or 1
+    lines = [
+        f"{events:,} events take {taken.seconds:.0f} seconds, {stages}, and {taken.cpu:.0f} processor seconds, "
+        f"{taken.cpu / taken.seconds / cores:.0%} of what {cores} cores have:",
+        "",
+        "| processor seconds | on | share |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {seconds:.0f} | {name} | {seconds / taken.spent.total():.0%} |"
+        for name, seconds in taken.spent.most_common()
+        if seconds >= 0.5
+    ]
+    return "\n".join(lines)
 
 
 def _growth(jobs: list[tuple[int, Taken]]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-ENDED = "threads that have ended, of any kind"
+_ENDED = "threads that have ended, of any kind"
 # By how a thread of the JVM is named; the first that fits.
 _THREADS = (
     ("C1 Compiler", "compiling bytecode"),
@@ -43,7 +43,7 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = [0.0]
-    spent: dict[int, Counter[str]] = {}
+    spent = Spent()
     ended = threading.Event()
 
     def sample() -> None:
@@ -51,8 +51,7 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
             family = _family(process.pid)
             peak[0] = max(peak[0], sum(map(_pss, family)))
             for pid in family:
-                with contextlib.suppress(OSError):  # it has just ended
-                    spent[pid] = worked(pid)
+                spent.note(pid)
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -65,23 +64,40 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
     waited = after.children_user - before.children_user + after.children_system - before.children_system
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output[-3000:]}")
-    together = sum(spent.values(), Counter())
-    return Taken(seconds, max(waited, together.total()), peak[0], output, together)
+    on = spent.on()
+    return Taken(seconds, max(waited, on.total()), peak[0], output, on)
 
 
-def worked(pid: int) -> Counter[str]:
-    """Processor seconds of a process so far, by what they were spent on; OSError where it has ended."""
-    process = Path(f"/proc/{pid}")
-    if (process / "comm").read_text() != "java\n":
-        is_worker = b"pyspark.daemon" in (process / "cmdline").read_bytes()
-        return Counter({"Python workers" if is_worker else "Python": _seconds(process)})
-    found: Counter[str] = Counter()
-    for task in (process / "task").iterdir():
-        with contextlib.suppress(OSError):  # one thread has just ended
-            name = (task / "comm").read_text()
-            found[next(kind for begins, kind in _THREADS if name.startswith(begins))] += _seconds(task)
-    found[ENDED] = max(0.0, _seconds(process) - found.total())
-    return found
+class Spent:
+    """Processor seconds of processes, by what they are spent on; of threads that have ended as last seen."""
+
+    def __init__(self) -> None:
+        self._whole: dict[int, float] = {}
+        self._parts: dict[tuple[int, str], tuple[str, float]] = {}
+
+    def note(self, pid: int) -> None:
+        """Look at a process; one that has ended is left as it was."""
+        process = Path(f"/proc/{pid}")
+        with contextlib.suppress(OSError):
+            self._whole[pid] = _seconds(process)
+            if (process / "comm").read_text() != "java\n":
+                is_worker = b"pyspark.daemon" in (process / "cmdline").read_bytes()
+                kind = "Python workers" if is_worker else "Python"
+                self._parts[pid, ""] = kind, self._whole[pid]
+                return
+            for task in (process / "task").iterdir():
+                with contextlib.suppress(OSError):  # a thread has just ended
+                    name = (task / "comm").read_text()
+                    kind = next(kind for begins, kind in _THREADS if name.startswith(begins))
+                    self._parts[pid, task.name] = kind, _seconds(task)
+
+    def on(self) -> Counter[str]:
+        """The seconds by what they were spent on."""
+        found: Counter[str] = Counter()
+        for kind, seconds in self._parts.values():
+            found[kind] += seconds
+        found[_ENDED] = max(0.0, sum(self._whole.values()) - found.total())
+        return found
 
 
 def _seconds(folder: Path) -> float:

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ingest.measure import worked
+from ingest.measure import Spent
 from machine import tell
 
 
@@ -89,8 +89,10 @@ def _run(given: str, as_of: str, logs: str) -> None:
 def _worked() -> Counter[str]:
     """Processor seconds so far of this process and of its JVM, by what it is spent on."""
     own = os.getpid()
-    children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-    return sum((worked(int(pid)) for pid in children), worked(own))
+    spent = Spent()
+    for pid in (own, *map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())):
+        spent.note(pid)
+    return spent.on()
 
 
 def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> str:
