@@ -245,6 +245,12 @@ def is_delta(folder: Path) -> bool:
     return log.is_dir() and any(entry.name[:20].isdigit() for entry in log.iterdir())
 
 
+# What a statement names that asks which tables there are.
+_ASK_FOR_ALL = frozenset(
+    ("show", "pragma", "information_schema", "duckdb_tables", "duckdb_views", "duckdb_columns")
+)
+
+
 class DuckLook:
     """`Look` by delta-rs and DuckDB."""
 
@@ -257,10 +263,9 @@ class DuckLook:
     ) -> None:
         self._connection = connection
         self._where = where
-        # Each table of S3 costs requests, so those named in what is asked are looked at, and not before.
+        # Looking at a table takes its log and the ends of its files, so those named in what is asked are
+        # looked at, and not before.
         self._pending = set(names)
-        if where.files is None:
-            self._register(names)
         for table in tables.ALL:
             if table.name not in names and not table.name.startswith("staged_"):
                 connection.register(table.name, table.arrow_schema().empty_table())
@@ -273,9 +278,10 @@ class DuckLook:
         self._pending -= set(names)
 
     def _make_views(self, text: str) -> None:
-        """Create what the text names: binding all views takes longer than most looks, and a table of S3 costs
-        requests."""
+        """Create what the text names: binding all views takes longer than most looks."""
         words = set(re.findall(r"\w+", text.lower()))
+        if not words.isdisjoint(_ASK_FOR_ALL):
+            words |= self._pending | {view.name for view in self._views}
         needed: list[View] = []
         for view in reversed(self._views):  # a view reads those before it
             if view.name in words:

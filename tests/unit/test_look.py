@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from raretrail.errors import UsageError
+from raretrail.errors import RaretrailError, UsageError
 from raretrail.look import Condition, engine_for, open_duckdb
 from raretrail.tables import ANOMALIES, EVENTS, INCIDENTS, RUNS
 
@@ -108,6 +109,24 @@ def test_a_query_sees_every_table_and_those_still_to_come(warehouse: Path) -> No
         assert list(look.query("select count(*) n from staged_uses").rows()) == [{"n": 0}]
         assert list(look.query("select count(*) n from anomalies").rows()) == [{"n": 0}]
         assert look.rows(ANOMALIES) == []
+
+
+def test_a_table_that_is_not_asked_for_is_not_looked_at(warehouse: Path, tmp_path: Path) -> None:
+    shutil.copytree(warehouse, tmp_path / "warehouse")
+    (log,) = (tmp_path / "warehouse/incidents/_delta_log").glob("*.json")
+    log.write_text("no log")
+    with open_duckdb(str(tmp_path / "warehouse")) as look:
+        assert list(look.query("select count(*) n from events").rows()) == [{"n": DAYS * 20}]
+        with pytest.raises(RaretrailError, match="incidents: delta-rs cannot read it"):
+            look.query("select * from incidents")
+
+
+def test_who_asks_which_tables_there_are_is_told_all(warehouse: Path) -> None:
+    with open_duckdb(str(warehouse)) as look:
+        shown = {row["name"] for row in look.query("show tables").rows()}
+        found = "select table_name from information_schema.tables"
+        assert shown == {row["table_name"] for row in look.query(found).rows()}
+    assert {"events", "incidents", "runs", "anomalies", "staged_uses", "open_incidents"} <= shown
 
 
 def test_hours_are_utc_wherever_it_runs(warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
