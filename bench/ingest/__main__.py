@@ -19,13 +19,14 @@ import tempfile
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 _BENCH = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_BENCH), str(_BENCH.parent / "tools")]
 
 from machine import tell  # noqa: E402
 
-from ingest.measure import Taken, measured, size_of  # noqa: E402
+from ingest.measure import Taken, measured, shares, size_of  # noqa: E402
 from ingest.same import digests  # noqa: E402
 from ingest.trail import Trail, write_trail  # noqa: E402
 
@@ -125,8 +126,7 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
         if engine == "job":
             taken[engine] = measured(_job(root, out, trail))
             again = measured([*_job(root, folder / "warm", trail), "2"])
-            told = [json.loads(line) for line in again.output.splitlines() if line.startswith("{")]
-            warm = told[1]["seconds"]
+            warm = _told(again)[1]["seconds"]
             events = out / "warehouse-0/events"
             shutil.rmtree(folder / "warm")
         else:
@@ -179,7 +179,7 @@ def _played(cache: Path, events: int) -> str:
     with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
         days = [str(trail.first_day), str(trail.end)]
         taken = measured([sys.executable, "-m", "ingest.played", str(root), folder, *days])
-    told = next(json.loads(line) for line in taken.output.splitlines() if line.startswith("{"))
+    told = _told(taken)[0]
     stages, counts = told["stages"], told["counts"]
     judging = sum(stages.values()) - stages["ingest"]
     each = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in stages.items())
@@ -195,22 +195,21 @@ def _spent(cache: Path, events: int) -> str:
     trail = _trail(cache, events)
     with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
         taken = measured(_job(cache / f"trail-{events}", Path(folder), trail))
-    told = next(json.loads(line) for line in taken.output.splitlines() if line.startswith("{"))
+    told = _told(taken)[0]
     stages = ", ".join(f"{seconds:.0f} of {stage}" for stage, seconds in told["stages"].items())
     cores = os.cpu_count() or 1
     lines = [
         f"{events:,} events take {taken.seconds:.0f} seconds, {stages}, and {taken.cpu:.0f} processor seconds, "
         f"{taken.cpu / taken.seconds / cores:.0%} of what {cores} cores have:",
         "",
-        "| processor seconds | on | share |",
-        "|---|---|---|",
-    ]
-    lines += [
-        f"| {seconds:.0f} | {name} | {seconds / taken.spent.total():.0%} |"
-        for name, seconds in taken.spent.most_common()
-        if seconds >= 0.5
+        *shares(taken.spent),
     ]
     return "\n".join(lines)
+
+
+def _told(taken: Taken) -> list[dict[str, Any]]:
+    """The objects that a measured program printed, a line each."""
+    return [json.loads(line) for line in taken.output.splitlines() if line.startswith("{")]
 
 
 def _growth(jobs: list[tuple[int, Taken]]) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +98,17 @@ class Spent:
             found[kind] += seconds
         found[_ENDED] = max(0.0, sum(self._whole.values()) - found.total())
         return found
+
+
+def shares(spent: Mapping[str, float], decimals: int = 0) -> list[str]:
+    """A table of processor seconds by what they were spent on, the most first."""
+    whole = sum(spent.values())
+    rows = [
+        f"| {seconds:.{decimals}f} | {name} | {seconds / whole:.0%} |"
+        for name, seconds in Counter(spent).most_common()
+        if seconds >= 0.5
+    ]
+    return ["| processor seconds | on | share |", "|---|---|---|", *rows]
 
 
 def _seconds(folder: Path) -> float:

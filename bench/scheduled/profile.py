@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ingest.measure import Spent
+from ingest.measure import Spent, shares
 from machine import tell
 
 
@@ -134,10 +134,7 @@ def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> s
         totals = [total + one for total, one in zip(totals, row, strict=True)]
         lines.append(f"| {name} | {row[0]:.1f} | {row[1]} | {row[2]} | {row[3]:.1f} |")
     lines.append(f"| all | {totals[0]:.1f} | {totals[1]:.0f} | {totals[2]:.0f} | {totals[3]:.1f} |")
-    worked = sorted(told["worked"].items(), key=lambda item: -item[1])
-    whole = sum(seconds for _, seconds in worked)
-    lines += ["", "| processor seconds | on | share |", "|---|---|---|"]
-    lines += [f"| {seconds:.1f} | {name} | {seconds / whole:.0%} |" for name, seconds in worked]
+    lines += ["", *shares(told["worked"], decimals=1)]
     return "\n".join(lines)
 
 

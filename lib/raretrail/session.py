@@ -330,7 +330,7 @@ def _open_submitted(settings: SessionSettings) -> SparkSession:
         builder = builder.config("spark.jars", together)
     here = given.get("spark.master", "local").startswith("local")
     ours = {**_REQUIRED, **_DELTA, **_WRITING, **(s3_conf() if settings.s3 else {})}
-    for name, value in {**ours, **(_small() if here else {})}.items():
+    for name, value in {**ours, **({**_UNREAD, **_small()} if here else {})}.items():
         if not given.contains(name):
             builder = builder.config(name, value)
     for name, value in settings.conf.items():
@@ -522,7 +522,6 @@ def _small(cores: str = "*") -> dict[str, str]:
         "spark.sql.constraintPropagation.enabled": "false",
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
         "spark.sql.optimizer.runtime.bloomFilter.enabled": "false",
-        **_UNREAD,
     }
 
 

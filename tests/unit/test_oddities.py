@@ -96,6 +96,16 @@ def test_small_days_share_a_task_and_none_is_cut() -> None:
     assert [len({day_of(file) for file in task}) for task in few] == [1] * 9
 
 
+def test_a_day_of_empty_files_is_a_task_like_any() -> None:
+    from raretrail.cloudtrail.reading import to_tasks
+
+    at = datetime(2024, 3, 1, tzinfo=UTC)
+    empty, full = (FileInfo(f"2024/03/0{n}/a.json.gz", n * 900, at) for n in (0, 1))
+    first = empty._replace(path="2024/03/01/empty.json.gz")
+    for files in ([first], [first, full._replace(path="2024/03/02/a.json.gz")]):
+        assert [file for task in to_tasks(files, 1024) for file in task] == files
+
+
 def test_logstash_copies_without_an_event_time_are_set_aside() -> None:
     # @timestamp may be when logstash read it; to take it for the event's time would place it wrong.
     made = record({"@timestamp": "2024-03-01T09:30:00.000Z", "@version": "1"}, eventTime=ABSENT)

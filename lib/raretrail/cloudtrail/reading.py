@@ -13,8 +13,8 @@ import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from itertools import groupby, starmap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain, groupby, starmap
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 EVENTS_DECODED = Table("decoded", "", DECODED_COLUMNS, key=())
 QUARANTINED = Table("quarantined", "", QUARANTINED_COLUMNS, key=())
 _ROWS = 10_000
+
+T = TypeVar("T")
 
 
 class Positions(NamedTuple):
@@ -379,7 +381,7 @@ def _open_all(files: Iterable[tuple[str, Positions]]) -> Iterator[Opened]:
             yield from starmap(_open, some)
 
 
-# What a task costs beside its work is worth a dozen files; machines are still all given something.
+# Each task costs Python a look through its archives and a collection of garbage; fewer leave cores idle.
 _LEAST_TASKS = 16
 
 
@@ -387,25 +389,29 @@ def to_tasks(files: Sequence[FileInfo], task_bytes: int) -> list[list[FileInfo]]
     """The files by day of delivery: days over task_bytes in several shares, small ones together while some
     sixteen tasks are left."""
     dated = sorted((day_of_delivery(file.path, file.modified_at), file.path, file) for file in files)
-    enough = min(task_bytes, sum(file.bytes for file in files) // _LEAST_TASKS)
-    tasks: list[list[FileInfo]] = []
-    room = 0
-    for _, group in groupby(dated, key=lambda entry: entry[0]):
-        shares: list[list[FileInfo]] = [[]]
-        size = 0
-        for _, _, file in group:
-            if shares[-1] and size + file.bytes > task_bytes:
-                shares.append([])
-                size = 0
-            shares[-1].append(file)
-            size += file.bytes
-        if len(shares) == 1 and size <= room:
-            tasks[-1] += shares[0]
-            room -= size
-        else:
-            tasks += shares
-            room = enough - size if len(shares) == 1 else 0
-    return tasks
+    days = ([file for *_, file in group] for _, group in groupby(dated, key=lambda entry: entry[0]))
+    shares = (share for day in days for share in packed(day, lambda file: file.bytes, task_bytes))
+    enough = min(task_bytes, bytes_of(files) // _LEAST_TASKS)
+    return [list(chain.from_iterable(some)) for some in packed(shares, bytes_of, enough)]
+
+
+def packed(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """The items in their order, in groups of at most `most` together; one that is larger is alone."""
+    group: list[T] = []
+    filled = 0
+    for item in items:
+        if group and filled + size(item) > most:
+            yield group
+            group, filled = [], 0
+        group.append(item)
+        filled += size(item)
+    if group:
+        yield group
+
+
+def bytes_of(files: Iterable[FileInfo]) -> int:
+    """Bytes of files together, as stored."""
+    return sum(file.bytes for file in files)
 
 
 def _map_files(
@@ -418,7 +424,7 @@ def _map_files(
 ) -> DataFrame:
     none = Positions()
     opened_here = all(settings.opens(file.path) for file in files)
-    if opened_here and sum(file.bytes for file in files) <= settings.driver_bytes:
+    if opened_here and bytes_of(files) <= settings.driver_bytes:
         import pyarrow as pa
 
         opened = _open_all((file.path, positions.get(file.path, none)) for file in files)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
@@ -44,6 +45,8 @@ from raretrail.cloudtrail.principals import PrincipalRules, load_rules
 from raretrail.cloudtrail.reading import (
     Positions,
     ReadSettings,
+    bytes_of,
+    packed,
     parts_of,
     read_census,
     read_events,
@@ -328,17 +331,8 @@ def to_batches(files: Sequence[FileInfo], batch_bytes: int) -> Iterator[list[Fil
     by_day: dict[date, list[FileInfo]] = {}
     for file in files:
         by_day.setdefault(day_of_delivery(file.path, file.modified_at), []).append(file)
-    batch: list[FileInfo] = []
-    size = 0
-    for day in sorted(by_day):
-        day_bytes = sum(file.bytes for file in by_day[day])
-        if batch and size + day_bytes > batch_bytes:
-            yield batch
-            batch, size = [], 0
-        batch += by_day[day]
-        size += day_bytes
-    if batch:
-        yield batch
+    days = (by_day[day] for day in sorted(by_day))
+    return (list(chain.from_iterable(some)) for some in packed(days, bytes_of, batch_bytes))
 
 
 def write_facts(warehouse: Warehouse, days: Collection[date], without: DataFrame | None = None) -> None:
@@ -448,7 +442,7 @@ def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:
         census = read_whole(spark, files, taking.rules, redaction, settings, taking.finish, folder)
     else:
         census = read_census(spark, files, taking.rules, redaction, settings)
-    if opened and sum(file.bytes for file in files) <= settings.driver_bytes:
+    if opened and bytes_of(files) <= settings.driver_bytes:
         return census
     taking.warehouse.replace(STAGED_CENSUS, census)
     return taking.warehouse.read(STAGED_CENSUS)
@@ -459,7 +453,7 @@ def _stored_records(taking: Taking, files: list[FileInfo], span: Any) -> DataFra
     if not taking.warehouse.exists(EVENTS):
         return None
     events = taking.warehouse.read(EVENTS)
-    if sum(file.bytes for file in files) > taking.settings.ingest.driver_bytes:
+    if bytes_of(files) > taking.settings.ingest.driver_bytes:
         return events
     margin = timedelta(days=taking.settings.ingest.duplicate_days)
     return events.where(
