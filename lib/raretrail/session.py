@@ -64,6 +64,17 @@ _UNREAD = {
     "spark.sql.maxPlanStringLength": "2000",
 }
 
+# Delta's log on this machine's disk. Hadoop's FileContext would start a program for each step: two `readlink`
+# and a `chmod` a file. Neither way is without a moment between looking whether a version is there and
+# writing it; the lock of the warehouse keeps runs apart. A table's files are listed in its log, and need not
+# be beside it as well.
+_LOG_HERE = {
+    "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
+    "spark.databricks.delta.allFilesInCrc.enabled": "false",
+}
+
+_CHECKPOINTS = "spark.sql.streaming.checkpointFileManagerClass"
+
 _KEPT_FOR_THE_UI = (
     "spark.ui.retainedJobs",
     "spark.ui.retainedStages",
@@ -424,6 +435,7 @@ def _open_local(settings: SessionSettings, origin: Origin, sharing: list[str] | 
         ) from error
     if origin == "local":
         _remember_classes()
+        _write_plainly(spark)
     _opened = _Opened(spark, origin, scratch)
     return spark
 
@@ -449,6 +461,15 @@ def _remember_classes() -> None:
         found = getattr(jvm, name)
         if isinstance(found, JavaClass):
             setattr(jvm, name, Remembered(found._fqn, found._gateway_client))
+
+
+def _write_plainly(spark: SparkSession) -> None:
+    """Have Hadoop write no file of checksums beside each file, which costs as much as the file where that is
+    small. Those that are there are still verified, and go with their files."""
+    from pyspark import SparkContext
+
+    hadoop = SparkContext._jvm.org.apache.hadoop.fs.FileSystem  # type: ignore[union-attr]
+    hadoop.getLocal(spark.sparkContext._jsc.hadoopConfiguration()).setWriteChecksum(False)
 
 
 def _sharing(java: runtime.Java) -> list[str]:
@@ -497,6 +518,8 @@ def local_conf(
         "spark.buffer.pageSize": "2m",
         **_WRITING,
         **_UNREAD,
+        **_LOG_HERE,
+        _CHECKPOINTS: _by_rename(),
         # Adaptive execution joins what turns out small, and cannot part what turns out large.
         "spark.sql.shuffle.partitions": str(8 * _cores(settings.cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
@@ -523,6 +546,16 @@ def _small(cores: str = "*") -> dict[str, str]:
         "spark.sql.optimizer.dynamicPartitionPruning.enabled": "false",
         "spark.sql.optimizer.runtime.bloomFilter.enabled": "false",
     }
+
+
+def _by_rename() -> str:
+    """The class that writes the checksum of a table's state by FileSystem and not by FileContext."""
+    from pyspark import __version__
+
+    package = "org.apache.spark.sql.execution.streaming"
+    if not __version__.startswith("4.0."):
+        package += ".checkpointing"
+    return f"{package}.FileSystemBasedCheckpointFileManager"
 
 
 def _folder(path: Path) -> Path:

@@ -30,6 +30,7 @@ from raretrail.tables import Table
 from raretrail.views import View
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql.streaming.query import StreamingQuery
 
     from raretrail.lease import Lease
@@ -41,6 +42,10 @@ _LOG_KEPT = {"delta.logRetentionDuration": "interval 7 days"}
 _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 # More rows than this are written rather than carried along in plans.
 _FEW = 20_000
+# More rows than this are written by Spark rather than committed from here.
+FEW_WRITTEN = 100_000
+# As often as Spark makes one of its own commits; delta-rs would after a hundred.
+_CHECKPOINTED = {"delta.checkpointInterval": "10"}
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 
 
@@ -99,7 +104,7 @@ class Warehouse:
             self._add_columns(table)
             self._current.add(table.name)
             return
-        properties = {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION), **_LOG_KEPT}
+        properties = {tables.VERSION_PROPERTY: str(tables.SCHEMA_VERSION), **_LOG_KEPT, **_CHECKPOINTED}
         if table.name.startswith("staged_"):
             properties |= _NO_STATISTICS
         else:
@@ -180,9 +185,15 @@ class Warehouse:
             return reader.table(self.name(table))
         return reader.format("delta").load(f"{self.location}/{table.name}")
 
-    def append(self, table: Table, rows: DataFrame) -> None:
-        """Add rows."""
+    def append(self, table: Table, rows: DataFrame, *, few: bool = False) -> None:
+        """Add rows. few says that there are probably few (see `_few`)."""
         self.create(table)
+        if few and (found := self._few(table, rows)) is not None:
+            from deltalake import write_deltalake
+
+            if found.num_rows:
+                write_deltalake(f"{self.location}/{table.name}", found, mode="append")
+            return
         self._save(table, self._writer(table, rows).mode("append"))
 
     @cached_property
@@ -223,6 +234,32 @@ class Warehouse:
         target = DeltaTable(f"{self.location}/{table.name}")
         target.create_write_transaction(added, "append", target.schema(), list(table.partition_by))
 
+    def rows_on(self, table: Table, days: Collection[object]) -> int | None:
+        """How many rows these days of a table hold, as its log says; None where that is not known at once."""
+        if not self.takes_files or not self.exists(table):
+            return None
+        import pyarrow as pa
+        from deltalake import DeltaTable
+
+        (column,) = table.partition_by
+        wanted = set(map(str, days))
+        files = pa.table(DeltaTable(f"{self.location}/{table.name}").get_add_actions(flatten=True))
+        told = zip(files[f"partition.{column}"].to_pylist(), files["num_records"].to_pylist(), strict=True)
+        return sum(count or 0 for day, count in told if str(day) in wanted)
+
+    def _few(self, table: Table, rows: DataFrame) -> pa.Table | None:
+        """rows, computed, to be committed from here; None where Spark writes them.
+
+        A commit by Spark costs some twenty times what its rows do where these are few: files are chosen by
+        jobs, and the table's state is computed anew. delta-rs, which takes no part in it, does the same in a
+        moment, where Spark is ours and the warehouse a directory.
+        """
+        if not self.takes_files:
+            return None
+        self._require_held()
+        found = conform(rows, table).limit(FEW_WRITTEN + 1).toArrow()
+        return None if found.num_rows > FEW_WRITTEN else copied(found).cast(table.arrow_schema())
+
     def append_stream(self, table: Table, rows: DataFrame, checkpoint: str) -> StreamingQuery:
         """Start adding what a stream has now to the table, once, by what `checkpoint` knows it has added."""
         self.create(table)
@@ -238,12 +275,20 @@ class Warehouse:
             return writer.toTable(f"{self.location}.{table.name}")
         return writer.start(f"{self.location}/{table.name}")
 
-    def replace(self, table: Table, rows: DataFrame, condition: str | None = None) -> None:
+    def replace(
+        self, table: Table, rows: DataFrame, condition: str | None = None, *, few: bool = False
+    ) -> None:
         """Replace the rows that meet `condition` (all of them without one) by `rows`, atomically.
 
-        condition is SQL over the table's columns, built from declared names and dates only.
+        condition is SQL over the table's columns, built from declared names and dates only. few says that
+        there are probably few rows (see `_few`).
         """
         self.create(table)
+        if few and (found := self._few(table, rows)) is not None:
+            from deltalake import write_deltalake
+
+            write_deltalake(f"{self.location}/{table.name}", found, mode="overwrite", predicate=condition)
+            return
         writer = self._writer(table, rows).mode("overwrite")
         if condition:
             writer = writer.option("replaceWhere", condition)
@@ -275,10 +320,17 @@ class Warehouse:
             return made(self.read(table))
         version = self.version(table)
         if name not in self._kept or self._kept[name][0] != version:
-            rows = made(self.read(table))
-            carried = self._carried(rows)
-            self._kept[name] = version, rows if carried is None else carried
+            self._kept[name] = version, self.carried(made(self.read(table)))
         return self._kept[name][1]
+
+    def carried(self, rows: DataFrame) -> DataFrame:
+        """rows; where they are few, computed once, as part of the plans that use them.
+
+        For what one plan uses many times and may be too much to write: a table's files are chosen anew for
+        each use, by a job of its own.
+        """
+        carried = self._carried(rows)
+        return rows if carried is None else carried
 
     def _carried(self, rows: DataFrame) -> DataFrame | None:
         """rows as part of the plans that use them; None where they are too many."""
@@ -296,20 +348,25 @@ class Warehouse:
         when: str | None = None,
         only: str | None = None,
         delete_missing: str | None = None,
+        few: bool = False,
     ) -> None:
         """Insert rows by the table's key; update those present.
 
         update names the columns to set (all by default; an empty sequence inserts only). when is a
         further condition for updating, only one that narrows what of the target is looked at, and
         delete_missing deletes target rows that meet it and have no source row. Conditions are SQL
-        over t (target) and s (source), built from declared names and dates only.
+        over t (target) and s (source), built from declared names and dates only. few says that there are
+        probably few rows (see `_few`).
         """
         self.create(table)
+        columns = table.column_names if update is None else list(update)
+        if few and (found := self._few(table, rows)) is not None:
+            self._commit_merge(table, found, columns, when, only, delete_missing)
+            return
         on = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in table.key)
         if only:
             on += f" AND {only}"
         clauses = []
-        columns = table.column_names if update is None else list(update)
         if columns:
             also = f" AND ({when})" if when else ""
             sets = ", ".join(f"t.`{c}` = s.`{c}`" for c in columns)
@@ -324,6 +381,32 @@ class Warehouse:
             f"MERGE INTO {self.name(table)} AS t USING {{source}} AS s ON {on} {' '.join(clauses)}",
             source=conform(rows, table),
         ).collect()
+
+    def _commit_merge(
+        self,
+        table: Table,
+        rows: pa.Table,
+        columns: Sequence[str],
+        when: str | None,
+        only: str | None,
+        delete_missing: str | None,
+    ) -> None:
+        """`merge`, of rows that are here."""
+        from deltalake import DeltaTable
+
+        if not rows.num_rows and not delete_missing:
+            return
+        # Without parentheses it compares with all that follows.
+        on = [f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in table.key]
+        merging = DeltaTable(f"{self.location}/{table.name}").merge(
+            rows, " AND ".join([*on, *filter(None, [only])]), source_alias="s", target_alias="t"
+        )
+        if columns:
+            merging = merging.when_matched_update({c: f"s.`{c}`" for c in columns}, predicate=when)
+        merging = merging.when_not_matched_insert({c: f"s.`{c}`" for c in table.column_names})
+        if delete_missing:
+            merging = merging.when_not_matched_by_source_delete(delete_missing)
+        merging.execute()
 
     def delete(self, table: Table, condition: str) -> None:
         """Delete the rows that meet a condition: SQL over the table's columns, built from declared names and
@@ -439,6 +522,16 @@ def with_all_columns(rows: DataFrame, table: Table) -> DataFrame:
     """rows, with nulls for columns declared since the table was written."""
     missing = {c.name: F.lit(None).cast(c.type) for c in table.columns if c.name not in rows.columns}
     return rows.withColumns(missing) if missing else rows
+
+
+def copied(rows: pa.Table) -> pa.Table:
+    """The same rows in memory of their own.
+
+    Where all lists of a column are empty, Java does not set the one offset of what is in them; Rust reads it.
+    """
+    import pyarrow as pa
+
+    return rows.take(pa.array(range(rows.num_rows), pa.int64()))
 
 
 def conform(rows: DataFrame, table: Table, without: Collection[str] = ()) -> DataFrame:

@@ -11,7 +11,8 @@ from raretrail.evidence.changes import GIVEN, TAKEN, USED
 CHAIN_LINKS = 4
 REQUEST_LENGTH = 1000
 _POLICIES = 50
-_CHANGE = (
+# What is asked of changes and of sessions.
+CHANGE = (
     "kind",
     "recipient_account_id",
     "subject",
@@ -20,6 +21,15 @@ _CHANGE = (
     "event_time",
     "event_id",
     "principal",
+)
+SESSION = (
+    "issued_key_id",
+    "principal",
+    "access_key_id",
+    "source_ip_address",
+    "event_time",
+    "event_id",
+    "command",
 )
 # How a session was obtained, by the call that handed it out.
 _BY_CALL = {
@@ -293,7 +303,7 @@ def with_evidence(
     changes: all before, of `to_changes_daily` or folded and unfolded again by `to_holdings` and `to_changes`.
     """
     rows = findings.join(firsts, "anomaly_id", "left")
-    changes = changes.select(*_CHANGE)
+    changes = changes.select(*CHANGE)
     for answers in (
         to_chains(rows, sessions),
         to_keys(rows, changes),

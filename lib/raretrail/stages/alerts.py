@@ -72,6 +72,7 @@ def send_alerts(
             warehouse.spark.createDataFrame(changed, OUTBOX.spark_schema()),
             update=("attempts", "last_attempt_at", "last_error", "delivered_at", "status"),
             only=_recent_days(now),
+            few=True,
         )
     count = {name: sum(one.status == name for one in outcomes) for name in ("delivered", "given_up")}
     left = waiting - sum(count.values())
@@ -110,7 +111,7 @@ def fill(warehouse: Warehouse, settings: Settings, since: date, run_id: str, now
         for row in incidents
     ]
     frame = warehouse.spark.createDataFrame(rows, OUTBOX.spark_schema())
-    warehouse.merge(OUTBOX, frame, update=(), only=_recent_days(now))
+    warehouse.merge(OUTBOX, frame, update=(), only=_recent_days(now), few=True)
     return len(rows)
 
 

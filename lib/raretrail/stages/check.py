@@ -98,7 +98,7 @@ def _judge(
         judged = judge(measures, suites[name], run_id=run_id, checked_at=now)
         verdicts += [one for one in judged if not is_told(one, denied)]
     results = warehouse.spark.createDataFrame(to_results(verdicts), DATA_QUALITY.spark_schema())
-    warehouse.append(DATA_QUALITY, results)
+    warehouse.append(DATA_QUALITY, results, few=True)
     return gate(verdicts)
 
 

@@ -48,13 +48,15 @@ def cover(warehouse: Warehouse, window: Window, now: datetime) -> Silence:
         return Silence(0, None)
     first, end = days[0], days[-1] + timedelta(days=1)
     facts = warehouse.read(REGION_HOUR)
-    expected = warehouse.read(BASELINE_COVERAGE_HOUR).where(on_days("as_of", days))
+    expected = warehouse.carried(warehouse.read(BASELINE_COVERAGE_HOUR).where(on_days("as_of", days)))
     if {row["as_of"] for row in expected.select("as_of").distinct().collect()} >= set(days):
         expected = expected.withColumn("as_of", F.unix_date("as_of"))
     else:
         expected = expected_of(between(facts, first - timedelta(days=WINDOW_DAYS), end), days)
-    came = to_scopes(between(facts, first, end).where(on_days("event_date", days)))
-    warehouse.replace(COVERAGE_HOURLY, to_coverage(expected, came, now), on_days("event_date", days))
+    came = warehouse.carried(to_scopes(between(facts, first, end).where(on_days("event_date", days))))
+    warehouse.replace(
+        COVERAGE_HOURLY, to_coverage(expected, came, now), on_days("event_date", days), few=True
+    )
     return _silence(warehouse, latest_judged(now))
 
 

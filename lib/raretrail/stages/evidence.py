@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from raretrail.evidence.changes import LONGEST_SESSION_DAYS, to_changes
-from raretrail.evidence.findings import to_first_events, with_evidence
+from raretrail.evidence.findings import CHANGE, SESSION, to_first_events, with_evidence
 from raretrail.evidence.incidents import with_answers as with_incident_answers
 from raretrail.settings import Settings
 from raretrail.stages.baseline import between, known_changes
 from raretrail.tables import ANOMALIES, BASELINE_HOLDINGS, CHANGES_DAILY, EVENTS, SESSIONS_DAILY
+from raretrail.together import together
 from raretrail.warehouse import Warehouse
 
 
@@ -35,6 +37,13 @@ def with_answers(
         held = to_changes(warehouse.read(BASELINE_HOLDINGS).where(F.col("as_of") == F.lit(first)))
         since = between(warehouse.read(CHANGES_DAILY), first, end)
         changes = held.unionByName(since.select(*held.columns))
+        # Each answer asks for them, several more than once.
+        sessions, changes = together(
+            [
+                partial(warehouse.carried, sessions.select(*SESSION)),
+                partial(warehouse.carried, changes.select(*CHANGE)),
+            ]
+        )
     else:
         changes = known_changes(warehouse, end)
     return with_evidence(staged, firsts, sessions, changes)

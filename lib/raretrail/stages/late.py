@@ -81,7 +81,7 @@ def touched_by(
         .where(F.col("settings_hash") == settings_hash)
         .where(~F.expr(window.holds("bucket_start")))
     )
-    warehouse.replace(STAGED_TOUCHED, only_touched(findings, news))
+    warehouse.replace(STAGED_TOUCHED, only_touched(findings, news), few=True)
     staged = warehouse.read(STAGED_TOUCHED)
     spiking = staged.where("spike_bits IS NOT NULL").select(
         F.date_trunc("HOUR", "bucket_start").alias("hour")

@@ -56,7 +56,7 @@ def ensure_places(warehouse: Warehouse, addresses: DataFrame, geo: Geo, now: dat
     asn = geo.asn.worker_path if geo.asn else None
     if len(few) <= _FEW:
         table = locate_table(sorted(few), geo.city.worker_path, asn, geo.build, now)
-        warehouse.append(PLACES, warehouse.spark.createDataFrame(table))
+        warehouse.append(PLACES, warehouse.spark.createDataFrame(table), few=True)
         return len(few)
     many = missing.count()
     partitions = 1 + many // 100_000

@@ -124,7 +124,9 @@ def publish(
         )
         when = {"revised_at": F.lit(now), "revised_date": F.lit(now.date()), "run_id": F.lit(run_id)}
         yesterday = now.date() - timedelta(days=1)
-        warehouse.merge(REVISIONS, told.withColumns(when), only=f"t.revised_date >= DATE'{yesterday}'")
+        warehouse.merge(
+            REVISIONS, told.withColumns(when), only=f"t.revised_date >= DATE'{yesterday}'", few=True
+        )
     if touched and found["gone"]:
         warehouse.remove(ANOMALIES, gone.select("anomaly_id"))
     # One commit: what the run found, what moved to another incident or is suppressed by something else,
@@ -134,6 +136,7 @@ def publish(
         with_score(fresh.drop(*_BEFORE), "bucket_date", calibrations, settings.score),
         only=f"t.bucket_date >= DATE'{since}'",
         delete_missing=None if gate.held_findings else window.holds("t.bucket_start"),
+        few=True,
     )
     scored = with_score(incidents, "first_date", calibrations, settings.score).withColumn(
         "quality", F.lit(quality)
@@ -204,7 +207,9 @@ def _calibrated(
         )
         basis = others.select("first_date", "bits").unionByName(incidents.select("first_date", "bits"))
         rows = to_calibrations(warehouse.spark, basis, missing, judged)
-        warehouse.merge(CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[])
+        warehouse.merge(
+            CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[], few=True
+        )
     return _calibrations(warehouse, settings, since)
 
 
@@ -249,7 +254,7 @@ def _publish_incidents(
         revision = F.coalesce(F.col("alert_revision") + 1, F.lit(0))
         rows = rows.withColumn("alert_revision", F.when(chosen, revision).otherwise(F.col("alert_revision")))
     since = _chained_since(days)
-    warehouse.merge(INCIDENTS, rows, only=f"t.first_date >= DATE'{since}'")
+    warehouse.merge(INCIDENTS, rows, only=f"t.first_date >= DATE'{since}'", few=True)
     # Not before those that take their place are there: these hold what was alerted of them.
     _remove_gone(warehouse, days)
     lately = warehouse.read(INCIDENTS).where(F.col("first_date") >= F.lit(since))

@@ -651,7 +651,7 @@ def _record(this: Run) -> None:
     this.record["finished_at"] = this.clock()
     row = {name: this.record.get(name) for name in RUNS.column_names}
     spark = this.warehouse.spark
-    this.warehouse.append(RUNS, spark.createDataFrame([row], RUNS.spark_schema()))
+    this.warehouse.append(RUNS, spark.createDataFrame([row], RUNS.spark_schema()), few=True)
 
 
 def _first_line(error: BaseException) -> str:

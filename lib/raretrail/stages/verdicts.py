@@ -111,10 +111,12 @@ def lay_on(warehouse: Warehouse, said: Said, as_of: date) -> int:
     changed = marked.where(~F.col("suppressed_by").eqNullSafe(F.col("was")))
     count = changed.count()
     if count:
-        warehouse.merge(ANOMALIES, changed, update=["suppressed_by"], only=f"t.bucket_date >= DATE'{start}'")
+        warehouse.merge(
+            ANOMALIES, changed, update=["suppressed_by"], only=f"t.bucket_date >= DATE'{start}'", few=True
+        )
     states = to_incident_states(marked, rules)
     stale = with_states(
         chosen.withColumn("was", F.struct(*STATE_COLUMNS)), states
     ).where(F.struct(*STATE_COLUMNS) != F.col("was"))  # fmt: skip
-    warehouse.merge(INCIDENTS, stale, update=STATE_COLUMNS)
+    warehouse.merge(INCIDENTS, stale, update=STATE_COLUMNS, few=True)
     return count
