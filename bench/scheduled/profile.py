@@ -22,6 +22,9 @@ from typing import Any
 from ingest.measure import Spent, shares
 from machine import tell
 
+# How Delta describes jobs over a table's log.
+_OF_THE_LOG = ("Filtering files", "Compute snapshot")
+
 
 def main() -> None:
     """Read the options, run, print."""
@@ -108,9 +111,9 @@ def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> s
         words = "score and, beside it, coverage" if current == "score" else current
         stages.setdefault(words, []).append((at, end))
     queries = [e["time"] / 1000 for e in events if e["Event"].endswith("SparkListenerSQLExecutionStart")]
-    starts = {
-        e["Job ID"]: e["Submission Time"] / 1000 for e in events if e["Event"] == "SparkListenerJobStart"
-    }
+    begun_jobs = [e for e in events if e["Event"] == "SparkListenerJobStart"]
+    starts = {e["Job ID"]: e["Submission Time"] / 1000 for e in begun_jobs}
+    asked = sum(any(word in _described(e) for word in _OF_THE_LOG) for e in begun_jobs)
     jobs = [
         (starts[e["Job ID"]], e["Completion Time"] / 1000)
         for e in events
@@ -134,8 +137,13 @@ def table(begun: float, told: dict[str, Any], events: list[dict[str, Any]]) -> s
         totals = [total + one for total, one in zip(totals, row, strict=True)]
         lines.append(f"| {name} | {row[0]:.1f} | {row[1]} | {row[2]} | {row[3]:.1f} |")
     lines.append(f"| all | {totals[0]:.1f} | {totals[1]:.0f} | {totals[2]:.0f} | {totals[3]:.1f} |")
+    lines += ["", f"{asked} of these jobs are Delta's own: which files a table has, and which a plan reads."]
     lines += ["", *shares(told["worked"], decimals=1)]
     return "\n".join(lines)
+
+
+def _described(job: dict[str, Any]) -> str:
+    return str(job.get("Properties", {}).get("spark.job.description") or "")
 
 
 def _covered(jobs: list[tuple[float, float]], start: float, end: float) -> float:

@@ -46,6 +46,8 @@ _FEW = 20_000
 FEW_WRITTEN = 100_000
 # As often as Spark makes one of its own commits; delta-rs would after a hundred.
 _CHECKPOINTED = {"delta.checkpointInterval": "10"}
+# Delta's writer version of a table that has constraints and nothing beyond.
+_PLAIN = 3
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){1,2}")
 
 
@@ -70,6 +72,7 @@ class Warehouse:
         self._current: set[str] = set()
         self._complete: set[str] = set()
         self._lease: Lease | None = None
+        self._plain: dict[str, bool] = {}
         self._kept: dict[str, tuple[int | None, DataFrame]] = {}
 
     def name(self, table: Table) -> str:
@@ -203,6 +206,19 @@ class Warehouse:
         all machines share, where there are several)."""
         return is_ours(self.spark) and is_writable(self.directory)
 
+    def takes_files_of(self, table: Table) -> bool:
+        """The same of a table: not where someone has given it a feature that only Spark writes, such as
+        deletion vectors or a feed of changes."""
+        if not self.takes_files:
+            return False
+        if table.name not in self._plain:
+            from deltalake import DeltaTable
+
+            made = self.exists(table)
+            path = f"{self.location}/{table.name}"
+            self._plain[table.name] = not made or DeltaTable(path).protocol().min_writer_version <= _PLAIN
+        return self._plain[table.name]
+
     def parts_folder(self, table: Table) -> str:
         """Where files for a table are written before `add_files` takes them up."""
         return f"{self.location}/_parts/{table.name}"
@@ -250,11 +266,11 @@ class Warehouse:
     def _few(self, table: Table, rows: DataFrame) -> pa.Table | None:
         """rows, computed, to be committed from here; None where Spark writes them.
 
-        A commit by Spark costs some twenty times what its rows do where these are few: files are chosen by
-        jobs, and the table's state is computed anew. delta-rs, which takes no part in it, does the same in a
-        moment, where Spark is ours and the warehouse a directory.
+        A commit by Spark costs far more than its rows do where these are few: files are chosen by jobs, and
+        the table's state is computed anew. delta-rs does the same in a moment, where Spark is ours, the
+        warehouse a directory, and the table as we make it.
         """
-        if not self.takes_files:
+        if not self.takes_files_of(table):
             return None
         self._require_held()
         found = conform(rows, table).limit(FEW_WRITTEN + 1).toArrow()

@@ -177,6 +177,23 @@ def test_offsets_that_java_has_not_set_are_set_in_a_copy() -> None:
     assert offsets == 0
 
 
+@pytest.mark.parametrize("feature", ["delta.enableDeletionVectors", "delta.enableChangeDataFeed"])
+def test_a_table_with_a_feature_of_its_own_is_written_by_spark(
+    spark: SparkSession, tmp_path: Path, feature: str
+) -> None:
+    warehouse = Warehouse(spark, str(tmp_path))
+    warehouse.create(tables.ANOMALIES)
+    spark.sql(f"ALTER TABLE {warehouse.name(tables.ANOMALIES)} SET TBLPROPERTIES ('{feature}' = 'true')")
+    warehouse = Warehouse(spark, str(tmp_path))
+    assert warehouse.takes_files and not warehouse.takes_files_of(tables.ANOMALIES)
+    warehouse.merge(tables.ANOMALIES, _findings(spark, ("a", 0, 9, None), ("b", 1, 9, None)), few=True)
+    warehouse.merge(tables.ANOMALIES, _findings(spark, ("a", 1, 9, "x")), few=True)
+    assert [(row["anomaly_id"], row["former_incident_ids"]) for row in rows_of(
+        warehouse.read(tables.ANOMALIES).orderBy("anomaly_id")
+    )] == [("a", ["x", None]), ("b", None)]  # fmt: skip
+    assert warehouse.takes_files_of(tables.INCIDENTS)
+
+
 def test_more_rows_than_few_are_written_by_spark(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -439,7 +439,7 @@ def _staged_census(taking: Taking, files: list[FileInfo]) -> DataFrame:
     """What the files hold. Where the warehouse takes files, their events are written on the way."""
     spark, redaction, settings = taking.warehouse.spark, taking.redaction, taking.read_settings
     opened = all(settings.opens(file.path) for file in files)
-    if opened and taking.settings.ingest.direct and taking.warehouse.takes_files:
+    if opened and taking.settings.ingest.direct and taking.warehouse.takes_files_of(EVENTS):
         taking.warehouse.drop_parts()
         folder = taking.warehouse.parts_folder(EVENTS)
         census = read_whole(spark, files, taking.rules, redaction, settings, taking.finish, folder)
