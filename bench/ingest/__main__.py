@@ -75,10 +75,12 @@ def _numbers(text: str) -> list[int]:
 def _engines(cache: Path, sizes: list[int], alone: int | None) -> str:
     """The job beside the others on trails of these sizes, and what grows with them."""
     texts, jobs = [], []
-    for events in sizes:
+    for events in sorted(sizes):
         trail = _trail(cache, events)
         with tempfile.TemporaryDirectory(prefix="raretrail-ingest-") as folder:
-            text, job = _compared(cache / f"trail-{events}", trail, Path(folder))
+            text, job = _compared(
+                cache / f"trail-{events}", trail, Path(folder), cache / f"trail-{min(sizes)}"
+            )
         texts.append(text)
         jobs.append((events, job))
     if alone:
@@ -115,7 +117,8 @@ def _trail(cache: Path, events: int) -> Trail:
     return Trail(*counts, date.fromisoformat(first), date.fromisoformat(last))
 
 
-def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
+def _compared(root: Path, trail: Trail, folder: Path, before: Path) -> tuple[str, Taken]:
+    """The job beside the others on a trail; warm once it has taken in another."""
     taken: dict[str, Taken] = {}
     found: dict[str, dict[str, tuple[int, int]]] = {}
     sizes: dict[str, int] = {}
@@ -125,7 +128,7 @@ def _compared(root: Path, trail: Trail, folder: Path) -> tuple[str, Taken]:
         out.mkdir()
         if engine == "job":
             taken[engine] = measured(_job(root, out, trail))
-            again = measured([*_job(root, folder / "warm", trail), "2"])
+            again = measured([*_job(root, folder / "warm", trail), str(before)])
             warm = _told(again)[1]["seconds"]
             events = out / "warehouse-0/events"
             shutil.rmtree(folder / "warm")

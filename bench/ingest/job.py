@@ -1,8 +1,9 @@
-"""The job's ingest and baseline in one process, as often as asked, each time into a warehouse of its own.
+"""The job's ingest and baseline in one process, each time into a warehouse of its own.
 
-    python -m ingest.job TRAIL OUT AS_OF [TIMES]
+    python -m ingest.job TRAIL OUT AS_OF [BEFORE]
 
-The first time is cold: nothing is loaded or compiled. Prints a JSON object a time: seconds of it, of each stage.
+Cold: nothing is loaded or compiled; with a trail to be taken in before, warm. Prints a JSON object a trail:
+seconds of it, of each stage.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ def opened(settings: Settings, span: object) -> SparkSession:
 
 def main() -> None:
     """Do the work."""
-    trail, out, as_of = sys.argv[1:4]
+    trail, out, as_of, *before = sys.argv[1:]
     spark = None
-    for number in range(int(sys.argv[4]) if len(sys.argv) > 4 else 1):
-        options = {"trail": [trail], "warehouse": f"{out}/warehouse-{number}"}
-        settings, _ = load_settings(options=options)
+    for number, root in enumerate([*before, trail]):
+        # The session is the trail's own, whatever comes before.
+        whole, _ = load_settings(options={"trail": [trail], "warehouse": f"{out}/warehouse"})
+        settings, _ = load_settings(options={"trail": [root], "warehouse": f"{out}/warehouse-{number}"})
         start = time.perf_counter()
-        spark = spark or opened(settings, None)
+        spark = spark or opened(whole, None)
         moment = datetime.fromisoformat(as_of)
         ended = run(spark, settings, as_of=moment, steps=("ingest", "baseline"))
         took = {"seconds": round(time.perf_counter() - start, 2), "stages": ended.record["seconds"]}

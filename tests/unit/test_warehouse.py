@@ -74,6 +74,9 @@ def test_few_rows_are_carried_as_they_are_and_many_are_written(
     assert rows_of(few) == rows_of(rows)
     none = warehouse.stage("none", rows.limit(0), few=True)
     assert (none.columns, none.count()) == (rows.columns, 0)
+    assert rows_of(warehouse.carried(rows)) == rows_of(rows)
+    many = spark.range(3)
+    assert warehouse.carried(many) is many
     assert not list(tmp_path.iterdir())
     assert warehouse.stage("many", spark.range(3), few=True).count() == 3
     assert [path.name for path in tmp_path.iterdir()] == ["staged_many"]
