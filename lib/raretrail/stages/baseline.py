@@ -61,7 +61,7 @@ from raretrail.tables import (
     Table,
 )
 from raretrail.together import together
-from raretrail.warehouse import Warehouse, on_days
+from raretrail.warehouse import FEW_WRITTEN, Warehouse, on_days
 
 # A gap of more days than this is built from the facts rather than walked day by day.
 _WALKED_DAYS = 7
@@ -278,6 +278,7 @@ def _withhold(warehouse: Warehouse, as_of: date) -> set[date]:
             WITHHELD,
             wanted.where(F.col("event_date").isin(*days)),
             on_days("event_date", sorted(days)),
+            few=True,
         )
     return days
 
@@ -294,7 +295,7 @@ def _forget(warehouse: Warehouse, days: Sequence[date]) -> None:
     from the facts."""
     if days:
         for table in (*BASELINES, BASELINE_COVERAGE_HOUR):
-            warehouse.replace(table, warehouse.read(table).limit(0), on_days("as_of", days))
+            warehouse.replace(table, warehouse.read(table).limit(0), on_days("as_of", days), few=True)
 
 
 def _build(warehouse: Warehouse, geo: Geo, as_of: date, first: date, uses: KnownUses) -> None:
@@ -336,6 +337,7 @@ def _advance(
                 FIRST_USES,
                 to_first_uses_of_day(stored_history(warehouse, geo, [day], _learnt(warehouse))),
                 on_days("event_date", [day]),
+                few=True,
             )
     fold = warehouse.read(BASELINE_PRESENCE).where(F.col("as_of") == F.lit(old))
     presence = (learnt or _learnt(warehouse)).where(F.col("event_date").isin(*changed))
@@ -372,8 +374,11 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
         (table, getattr(snapshot, field).withColumn("scope", F.lit(ORGANIZATION)))
         for field, table in _SNAPSHOT.items()
     ]
+    # Of the other tables' rows most are counts of these.
+    known = warehouse.rows_on(BASELINE_PRESENCE, [as_of])
+    few = known is not None and known <= FEW_WRITTEN
     stores = [
-        partial(warehouse.replace, table, rows.withColumn("as_of", F.lit(as_of)), this_day)
+        partial(warehouse.replace, table, rows.withColumn("as_of", F.lit(as_of)), this_day, few=few)
         for table, rows in baselines
     ]
     together(stores[:-1])
