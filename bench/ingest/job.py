@@ -29,19 +29,19 @@ def opened(settings: Settings, span: object) -> SparkSession:
 def main() -> None:
     """Do the work."""
     trail, out, as_of, *before = sys.argv[1:]
-    spark = None
-    for number, root in enumerate([*before, trail]):
-        # The session is the trail's own, whatever comes before.
-        whole, _ = load_settings(options={"trail": [trail], "warehouse": f"{out}/warehouse"})
-        settings, _ = load_settings(options={"trail": [root], "warehouse": f"{out}/warehouse-{number}"})
+    each = [
+        load_settings(options={"trail": [root], "warehouse": f"{out}/warehouse-{number}"})[0]
+        for number, root in enumerate([*before, trail])
+    ]
+    # The session is the trail's own, whatever comes before.
+    spark = opened(each[-1], None)
+    for settings in each:
         start = time.perf_counter()
-        spark = spark or opened(whole, None)
         moment = datetime.fromisoformat(as_of)
         ended = run(spark, settings, as_of=moment, steps=("ingest", "baseline"))
         took = {"seconds": round(time.perf_counter() - start, 2), "stages": ended.record["seconds"]}
         print(json.dumps({**took, "counts": ended.record["counts"]}), flush=True)
-    if spark:
-        close_session(spark)
+    close_session(spark)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,6 @@ _LOG_HERE = {
     "spark.databricks.delta.allFilesInCrc.enabled": "false",
 }
 
-_CHECKPOINTS = "spark.sql.streaming.checkpointFileManagerClass"
-
 _KEPT_FOR_THE_UI = (
     "spark.ui.retainedJobs",
     "spark.ui.retainedStages",
@@ -519,7 +517,7 @@ def local_conf(
         **_WRITING,
         **_UNREAD,
         **_LOG_HERE,
-        _CHECKPOINTS: _by_rename(),
+        "spark.sql.streaming.checkpointFileManagerClass": _by_rename(),
         # Adaptive execution joins what turns out small, and cannot part what turns out large.
         "spark.sql.shuffle.partitions": str(8 * _cores(settings.cores)),
         "spark.databricks.delta.snapshotPartitions": "1",
@@ -550,10 +548,8 @@ def _small(cores: str = "*") -> dict[str, str]:
 
 def _by_rename() -> str:
     """The class that writes the checksum of a table's state by FileSystem and not by FileContext."""
-    from pyspark import __version__
-
     package = "org.apache.spark.sql.execution.streaming"
-    if not __version__.startswith("4.0."):
+    if runtime.spark_series() != "4.0":
         package += ".checkpointing"
     return f"{package}.FileSystemBasedCheckpointFileManager"
 

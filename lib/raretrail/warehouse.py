@@ -43,7 +43,7 @@ _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 # More rows than this are written rather than carried along in plans.
 _FEW = 20_000
 # More rows than this are written by Spark rather than committed from here.
-FEW_WRITTEN = 100_000
+_FEW_WRITTEN = 100_000
 # As often as Spark makes one of its own commits; delta-rs would after a hundred.
 _CHECKPOINTED = {"delta.checkpointInterval": "10"}
 # Delta's writer version of a table that has constraints and nothing beyond.
@@ -79,7 +79,11 @@ class Warehouse:
         """The table's name as SQL takes it, after FROM or MERGE INTO."""
         if self.is_schema:
             return ".".join(f"`{part}`" for part in [*self.location.split("."), table.name])
-        return f"delta.`{self.location}/{table.name}`"
+        return f"delta.`{self._path(table)}`"
+
+    def _path(self, table: Table) -> str:
+        """Where the table lies, of a warehouse that is no schema."""
+        return f"{self.location}/{table.name}"
 
     def exists(self, table: Table) -> bool:
         """Whether the table has been created."""
@@ -127,7 +131,7 @@ class Warehouse:
 
         fields = zip(table.arrow_schema(), table.columns, strict=True)
         DeltaTable.create(
-            f"{self.location}/{table.name}",
+            self._path(table),
             pa.schema([field.with_metadata({"comment": column.comment}) for field, column in fields]),
             mode="ignore",
             partition_by=list(table.partition_by),
@@ -160,7 +164,7 @@ class Warehouse:
         if self.takes_files:
             from deltalake import DeltaTable
 
-            there = {field.name for field in DeltaTable(f"{self.location}/{table.name}").schema().fields}
+            there = {field.name for field in DeltaTable(self._path(table)).schema().fields}
         else:
             there = set(self.spark.read.table(self.name(table)).columns)
         lacking = [c for c in table.columns if c.name not in there]
@@ -186,7 +190,7 @@ class Warehouse:
         reader = self.spark.read.option("versionAsOf", version)
         if self.is_schema:
             return reader.table(self.name(table))
-        return reader.format("delta").load(f"{self.location}/{table.name}")
+        return reader.format("delta").load(self._path(table))
 
     def append(self, table: Table, rows: DataFrame, *, few: bool = False) -> None:
         """Add rows. few says that there are probably few (see `_few`)."""
@@ -195,7 +199,7 @@ class Warehouse:
             from deltalake import write_deltalake
 
             if found.num_rows:
-                write_deltalake(f"{self.location}/{table.name}", found, mode="append")
+                write_deltalake(self._path(table), found, mode="append")
             return
         self._save(table, self._writer(table, rows).mode("append"))
 
@@ -214,9 +218,10 @@ class Warehouse:
         if table.name not in self._plain:
             from deltalake import DeltaTable
 
-            made = self.exists(table)
-            path = f"{self.location}/{table.name}"
-            self._plain[table.name] = not made or DeltaTable(path).protocol().min_writer_version <= _PLAIN
+            there = self.exists(table)
+            self._plain[table.name] = (
+                not there or DeltaTable(self._path(table)).protocol().min_writer_version <= _PLAIN
+            )
         return self._plain[table.name]
 
     def parts_folder(self, table: Table) -> str:
@@ -247,21 +252,21 @@ class Warehouse:
         added: list[AddAction | RemoveAction] = [
             AddAction(p.path, p.bytes, p.partition, now, True, p.stats) for p in parts
         ]
-        target = DeltaTable(f"{self.location}/{table.name}")
+        target = DeltaTable(self._path(table))
         target.create_write_transaction(added, "append", target.schema(), list(table.partition_by))
 
-    def rows_on(self, table: Table, days: Collection[object]) -> int | None:
-        """How many rows these days of a table hold, as its log says; None where that is not known at once."""
+    def has_few(self, table: Table, days: Collection[object]) -> bool:
+        """Whether these days of a table hold few rows, by its log; False where that is not told at once."""
         if not self.takes_files or not self.exists(table):
-            return None
+            return False
         import pyarrow as pa
         from deltalake import DeltaTable
 
         (column,) = table.partition_by
         wanted = set(map(str, days))
-        files = pa.table(DeltaTable(f"{self.location}/{table.name}").get_add_actions(flatten=True))
+        files = pa.table(DeltaTable(self._path(table)).get_add_actions(flatten=True))
         told = zip(files[f"partition.{column}"].to_pylist(), files["num_records"].to_pylist(), strict=True)
-        return sum(count or 0 for day, count in told if str(day) in wanted)
+        return sum(count or 0 for day, count in told if str(day) in wanted) <= _FEW_WRITTEN
 
     def _few(self, table: Table, rows: DataFrame) -> pa.Table | None:
         """rows, computed, to be committed from here; None where Spark writes them.
@@ -273,8 +278,8 @@ class Warehouse:
         if not self.takes_files_of(table):
             return None
         self._require_held()
-        found = conform(rows, table).limit(FEW_WRITTEN + 1).toArrow()
-        return None if found.num_rows > FEW_WRITTEN else copied(found).cast(table.arrow_schema())
+        found = conform(rows, table).limit(_FEW_WRITTEN + 1).toArrow()
+        return None if found.num_rows > _FEW_WRITTEN else copied(found).cast(table.arrow_schema())
 
     def append_stream(self, table: Table, rows: DataFrame, checkpoint: str) -> StreamingQuery:
         """Start adding what a stream has now to the table, once, by what `checkpoint` knows it has added."""
@@ -289,7 +294,7 @@ class Warehouse:
         )
         if self.is_schema:
             return writer.toTable(f"{self.location}.{table.name}")
-        return writer.start(f"{self.location}/{table.name}")
+        return writer.start(self._path(table))
 
     def replace(
         self, table: Table, rows: DataFrame, condition: str | None = None, *, few: bool = False
@@ -303,7 +308,7 @@ class Warehouse:
         if few and (found := self._few(table, rows)) is not None:
             from deltalake import write_deltalake
 
-            write_deltalake(f"{self.location}/{table.name}", found, mode="overwrite", predicate=condition)
+            write_deltalake(self._path(table), found, mode="overwrite", predicate=condition)
             return
         writer = self._writer(table, rows).mode("overwrite")
         if condition:
@@ -376,12 +381,12 @@ class Warehouse:
         """
         self.create(table)
         columns = table.column_names if update is None else list(update)
+        # Without parentheses delta-rs compares with all that follows.
+        same = [f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in table.key]
+        on = " AND ".join([*same, *filter(None, [only])])
         if few and (found := self._few(table, rows)) is not None:
-            self._commit_merge(table, found, columns, when, only, delete_missing)
+            self._commit_merge(table, found, on, columns, when, delete_missing)
             return
-        on = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in table.key)
-        if only:
-            on += f" AND {only}"
         clauses = []
         if columns:
             also = f" AND ({when})" if when else ""
@@ -402,9 +407,9 @@ class Warehouse:
         self,
         table: Table,
         rows: pa.Table,
+        on: str,
         columns: Sequence[str],
         when: str | None,
-        only: str | None,
         delete_missing: str | None,
     ) -> None:
         """`merge`, of rows that are here."""
@@ -412,11 +417,7 @@ class Warehouse:
 
         if not rows.num_rows and not delete_missing:
             return
-        # Without parentheses it compares with all that follows.
-        on = [f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in table.key]
-        merging = DeltaTable(f"{self.location}/{table.name}").merge(
-            rows, " AND ".join([*on, *filter(None, [only])]), source_alias="s", target_alias="t"
-        )
+        merging = DeltaTable(self._path(table)).merge(rows, on, source_alias="s", target_alias="t")
         if columns:
             merging = merging.when_matched_update({c: f"s.`{c}`" for c in columns}, predicate=when)
         merging = merging.when_not_matched_insert({c: f"s.`{c}`" for c in table.column_names})
@@ -527,7 +528,7 @@ class Warehouse:
         if self.is_schema:
             writer.saveAsTable(self.name(table))
         else:
-            writer.save(f"{self.location}/{table.name}")
+            writer.save(self._path(table))
 
     def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         writer = conform(rows, table).write.format("delta")

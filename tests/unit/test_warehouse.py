@@ -149,7 +149,20 @@ def test_few_rows_are_committed_from_here_as_spark_would_write_them(
         if (history := DeltaTable(str(tmp_path / name / "anomalies")).history())
     }
     assert engines == {"spark": {"delta-rs", "Apache-Spark"}, "here": {"delta-rs"}}  # the table is made here
-    assert Warehouse(spark, str(tmp_path / "here")).rows_on(tables.ANOMALIES, _DAYS[1:]) == 1
+
+
+def test_days_have_few_rows_up_to_a_number(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = Warehouse(spark, str(tmp_path))
+    assert not warehouse.has_few(tables.ANOMALIES, _DAYS)
+    rows = [("a", 0, 9, None), ("b", 1, 9, None), ("c", 1, 9, None)]
+    warehouse.append(tables.ANOMALIES, _findings(spark, *rows), few=True)
+    for most, days in ((0, []), (1, _DAYS[:1]), (2, _DAYS[1:]), (3, _DAYS)):
+        monkeypatch.setattr("raretrail.warehouse._FEW_WRITTEN", most)
+        assert warehouse.has_few(tables.ANOMALIES, days)
+        monkeypatch.setattr("raretrail.warehouse._FEW_WRITTEN", most - 1)
+        assert not warehouse.has_few(tables.ANOMALIES, days)
 
 
 def test_lists_that_are_empty_in_all_rows_are_committed_from_here(
@@ -200,7 +213,7 @@ def test_a_table_with_a_feature_of_its_own_is_written_by_spark(
 def test_more_rows_than_few_are_written_by_spark(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raretrail.warehouse.FEW_WRITTEN", 1)
+    monkeypatch.setattr("raretrail.warehouse._FEW_WRITTEN", 1)
     states = _written(spark, tmp_path, few=True)
     assert [len(state) for state in states] == [5, 5, 6, 7, 7, 7, 5, 4, 1, 2]
 

@@ -61,7 +61,7 @@ from raretrail.tables import (
     Table,
 )
 from raretrail.together import together
-from raretrail.warehouse import FEW_WRITTEN, Warehouse, on_days
+from raretrail.warehouse import Warehouse, on_days
 
 # A gap of more days than this is built from the facts rather than walked day by day.
 _WALKED_DAYS = 7
@@ -375,8 +375,7 @@ def _store(warehouse: Warehouse, geo: Geo, fold: DataFrame, as_of: date, first: 
         for field, table in _SNAPSHOT.items()
     ]
     # Of the other tables' rows most are counts of these.
-    known = warehouse.rows_on(BASELINE_PRESENCE, [as_of])
-    few = known is not None and known <= FEW_WRITTEN
+    few = warehouse.has_few(BASELINE_PRESENCE, [as_of])
     stores = [
         partial(warehouse.replace, table, rows.withColumn("as_of", F.lit(as_of)), this_day, few=few)
         for table, rows in baselines

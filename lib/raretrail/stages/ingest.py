@@ -79,7 +79,7 @@ from raretrail.tables import (
     Table,
 )
 from raretrail.together import together
-from raretrail.warehouse import FEW_WRITTEN, Warehouse, local_path, on_days
+from raretrail.warehouse import Warehouse, local_path, on_days
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -341,13 +341,13 @@ def write_facts(warehouse: Warehouse, days: Collection[date], without: DataFrame
     if without is not None:
         events = events.join(without, list(_RECORD), "left_anti")
     these = on_days("event_date", sorted(days))
-    # There are never more facts of a kind than events.
-    known = warehouse.rows_on(EVENTS, days)
-    few = known is not None and known <= FEW_WRITTEN
+    # Facts of a kind are seldom more than events.
+    few = warehouse.has_few(EVENTS, days)
 
     def facts(of: Callable[[DataFrame], DataFrame]) -> DataFrame:
         # Else each task that counts would write a file for each of many days.
-        return of(events).repartition("event_date") if len(days) > _MANY_DAYS else of(events)
+        many = len(days) > _MANY_DAYS and not few
+        return of(events).repartition("event_date") if many else of(events)
 
     together([partial(warehouse.replace, table, facts(of), these, few=few) for table, of in _FACTS])
 
