@@ -73,6 +73,10 @@ _LOG_HERE = {
     "spark.databricks.delta.allFilesInCrc.enabled": "false",
 }
 
+# A table's log that is kept takes megabytes of the JVM, and by default ten thousand are: in a process that
+# stays, those of every warehouse it has seen. One warehouse has some seventy tables, scratch tables included.
+_LOGS_KEPT = {"spark.databricks.delta.delta.log.cacheSize": "120"}
+
 _KEPT_FOR_THE_UI = (
     "spark.ui.retainedJobs",
     "spark.ui.retainedStages",
@@ -517,6 +521,7 @@ def local_conf(
         **_WRITING,
         **_UNREAD,
         **_LOG_HERE,
+        **_LOGS_KEPT,
         "spark.sql.streaming.checkpointFileManagerClass": _by_rename(),
         # Adaptive execution joins what turns out small, and cannot part what turns out large.
         "spark.sql.shuffle.partitions": str(8 * _cores(settings.cores)),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import pyarrow as pa
 import pytest
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.sql import functions as F
@@ -180,6 +181,19 @@ def test_what_pyspark_names_all_the_time_is_asked_of_the_jvm_once(spark: SparkSe
     assert spark.range(3).select(F.sum("id")).first() == (3,)
     with pytest.raises(Py4JError, match="no_such_thing"):
         SparkContext._jvm.PythonUtils.no_such_thing  # noqa: B018
+
+
+def test_logs_of_tables_seen_long_ago_are_let_go(spark: SparkSession, tmp_path: Path) -> None:
+    from deltalake import write_deltalake
+    from pyspark import SparkContext
+
+    if SparkContext._jvm is None:
+        pytest.skip("no JVM of ours: Spark Connect")
+    logs = getattr(getattr(SparkContext._jvm.org.apache.spark.sql.delta, "DeltaLog$"), "MODULE$")
+    for number in range(130):
+        write_deltalake(tmp_path / str(number), pa.table({"id": [number]}))
+        assert spark.read.format("delta").load(str(tmp_path / str(number))).columns == ["id"]
+    assert 0 < logs.cacheSize() <= 120
 
 
 def test_a_resident_process_compiles_fully_and_plans_as_a_small_run(tmp_path: Path) -> None:
