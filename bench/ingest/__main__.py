@@ -206,8 +206,15 @@ def _spent(cache: Path, events: int) -> str:
         f"{taken.cpu / taken.seconds / cores:.0%} of what {cores} cores have:",
         "",
         *shares(taken.spent),
+        "",
+        f"At the most it holds {taken.peak:,.0f} MB: {_holders(taken)}.",
     ]
     return "\n".join(lines)
+
+
+def _holders(taken: Taken) -> str:
+    """What held the memory at its peak."""
+    return ", ".join(f"{kind} {held:,.0f} MB" for kind, held in taken.held.most_common())
 
 
 def _told(taken: Taken) -> list[dict[str, Any]]:
@@ -217,10 +224,11 @@ def _told(taken: Taken) -> list[dict[str, Any]]:
 
 def _growth(jobs: list[tuple[int, Taken]]) -> str:
     lines = [
-        "| events | the job's peak memory | seconds, cold | seconds per million events |",
-        "|---|---|---|---|",
+        "| events | the job's peak memory | of which | seconds, cold | seconds per million events |",
+        "|---|---|---|---|---|",
         *(
-            f"| {events:,} | {job.peak:,.0f} MB | {job.seconds:.0f} | {job.seconds / events * 1e6:.0f} |"
+            f"| {events:,} | {job.peak:,.0f} MB | {_holders(job)} | {job.seconds:.0f} "
+            f"| {job.seconds / events * 1e6:.0f} |"
             for events, job in jobs
         ),
     ]

@@ -28,13 +28,14 @@ _THREADS = (
 class Taken(NamedTuple):
     """seconds: from start to end of the process; cpu: processor seconds of it and all its children; peak:
     megabytes, the most its processes had together at one moment, shared pages counted once (PSS); spent: cpu by
-    what it was spent on, as far as samples tell."""
+    what it was spent on, as far as samples tell; held: peak by what held it."""
 
     seconds: float
     cpu: float
     peak: float
     output: str
     spent: Counter[str]
+    held: Counter[str]
 
 
 def measured(command: Sequence[str], every: float = 0.25) -> Taken:
@@ -42,14 +43,19 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
     before = os.times()
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    peak = [0.0]
+    held: Counter[str] = Counter()
     spent = Spent()
     ended = threading.Event()
 
     def sample() -> None:
         while not ended.wait(every):
             family = _family(process.pid)
-            peak[0] = max(peak[0], sum(map(_pss, family)))
+            now: Counter[str] = Counter()
+            for pid in family:
+                now[_kind(Path(f"/proc/{pid}"))] += _pss(pid)
+            if now.total() > held.total():
+                held.clear()
+                held.update(now)
             for pid in family:
                 spent.note(pid)
 
@@ -65,7 +71,7 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output[-3000:]}")
     on = spent.on()
-    return Taken(seconds, max(waited, on.total()), peak[0], output, on)
+    return Taken(seconds, max(waited, on.total()), held.total(), output, on, held)
 
 
 class Spent:
@@ -80,9 +86,7 @@ class Spent:
         process = Path(f"/proc/{pid}")
         with contextlib.suppress(OSError):
             self._whole[pid] = _seconds(process)
-            if (process / "comm").read_text() != "java\n":
-                is_worker = b"pyspark.daemon" in (process / "cmdline").read_bytes()
-                kind = "Python workers" if is_worker else "Python"
+            if (kind := _kind(process)) != "JVM":
                 self._parts[pid, ""] = kind, self._whole[pid]
                 return
             for task in (process / "task").iterdir():
@@ -109,6 +113,16 @@ def shares(spent: Mapping[str, float], decimals: int = 0) -> list[str]:
         if seconds >= 0.5
     ]
     return ["| processor seconds | on | share |", "|---|---|---|", *rows]
+
+
+def _kind(process: Path) -> str:
+    """What a process is; of one that has ended nothing is held or spent any more."""
+    with contextlib.suppress(OSError):
+        if (process / "comm").read_text() == "java\n":
+            return "JVM"
+        if b"pyspark.daemon" in (process / "cmdline").read_bytes():
+            return "Python workers"
+    return "Python"
 
 
 def _seconds(folder: Path) -> float:

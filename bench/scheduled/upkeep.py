@@ -16,12 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from machine import tell
 
 from raretrail.simulate import Shape, simulate
@@ -30,10 +28,7 @@ from scheduled.__main__ import Organisation
 
 _QUARTER = timedelta(minutes=15)
 _APPENDED: tuple[Table, ...] = (EVENTS, INGEST_FILES, RUNS, DATA_QUALITY)
-# Ten times the interval of the tables, which would take the bench an hour; nothing is cleaned up meanwhile,
-# since the clock of these commits is set afterwards.
-_CHECKPOINTED = 100
-_NOTHING_MORE = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_CHECKPOINTED = 100  # ten times the interval of the tables, which would take the bench an hour
 
 
 def main() -> None:
@@ -115,33 +110,39 @@ def sizes(warehouse: Path) -> dict[str, tuple[int, int]]:
 
 
 def _commit(path: Path, table: Table, count: int) -> None:
-    """Append the table's last row, as it would be a quarter of an hour later each time."""
+    """Commit a row of the table again and again, as if a quarter of an hour lay between each two.
+
+    The first commit is written as a run would, the others are entries of the log like it, each with a file.
+    """
     held = DeltaTable(str(path))
     first = held.version() + 1
-    last = held.to_pyarrow_table().slice(0, 1)
-    day = table.partition_by[0] if table.partition_by else None
+    row = held.to_pyarrow_table().slice(0, 1)
+    write_deltalake(held, row, mode="append", partition_by=list(table.partition_by) or None)
+    log = path / "_delta_log"
+    actions = [json.loads(line) for line in (log / f"{first:020d}.json").read_text().splitlines()]
+    (add,) = (action["add"] for action in actions if "add" in action)
+    file = path / add["path"]
+    values = add["partitionValues"]
     started = datetime.now(UTC) - count * _QUARTER
-    for number in range(count):
-        row = last
-        if day:
+    for number in range(1, count):
+        if values:
             # Each day's hundred commits go to a partition of their own, before those that are there.
-            moved = pa.scalar(timedelta(days=400 - number // 96), pa.duration("s"))
-            place = row.schema.get_field_index(day)
-            earlier = pc.subtract(row[day].cast(pa.timestamp("s")), moved).cast(pa.date32())
-            row = row.set_column(place, row.schema.field(day), earlier)
-        write_deltalake(
-            held,
-            row,
-            mode="append",
-            partition_by=list(table.partition_by) or None,
-            post_commithook_properties=_NOTHING_MORE,
-        )
-        if held.version() % _CHECKPOINTED == 0:
-            held.create_checkpoint()
+            ((name, day),) = values.items()
+            place = date.fromisoformat(day) - timedelta(days=400 - number // 96)
+            add["partitionValues"] = {name: place.isoformat()}
+            add["path"] = f"{name}={place}/part-{number}-{file.name}"
+        else:
+            add["path"] = f"part-{number}-{file.name}"
+        (path / add["path"]).parent.mkdir(exist_ok=True)
+        os.link(file, path / add["path"])
+        entry = "\n".join(map(json.dumps, actions))
+        (log / f"{first + number:020d}.json").write_text(entry)
+        if (first + number) % _CHECKPOINTED == 0:
+            DeltaTable(str(path)).create_checkpoint()
     for number in range(count):
         when = (started + number * _QUARTER).timestamp()
-        for entry in (path / "_delta_log").glob(f"{first + number:020d}.*"):
-            os.utime(entry, (when, when))
+        for kept in log.glob(f"{first + number:020d}.*"):
+            os.utime(kept, (when, when))
 
 
 if __name__ == "__main__":
