@@ -42,6 +42,8 @@ _LOG_KEPT = {"delta.logRetentionDuration": "interval 7 days"}
 _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 # More rows than this are written rather than carried along in plans.
 _FEW = 20_000
+# Nor more bytes, whose plans would fill the JVM.
+_FEW_BYTES = 16 * 2**20
 # More rows than this are written by Spark rather than committed from here.
 _FEW_WRITTEN = 100_000
 # As often as Spark makes one of its own commits; delta-rs would after a hundred.
@@ -354,9 +356,9 @@ class Warehouse:
         return rows if carried is None else carried
 
     def _carried(self, rows: DataFrame) -> DataFrame | None:
-        """rows as part of the plans that use them; None where they are too many."""
+        """rows as part of the plans that use them; None where they are too many or too large."""
         found = rows.limit(_FEW + 1).toArrow()
-        if found.num_rows > _FEW:
+        if found.num_rows > _FEW or found.nbytes > _FEW_BYTES:
             return None
         return self.spark.createDataFrame(found if found.num_rows else [], rows.schema)
 

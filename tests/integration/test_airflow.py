@@ -44,7 +44,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("airflow")
     venv.EnvBuilder(with_pip=True).create(folder / "venv")
     done = subprocess.run(
-        [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "-q", AIRFLOW],
+        [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile", AIRFLOW],
         capture_output=True, text=True, check=False, timeout=1200,
     )  # fmt: skip
     if done.returncode:

@@ -80,6 +80,10 @@ def test_few_rows_are_carried_as_they_are_and_many_are_written(
     assert not list(tmp_path.iterdir())
     assert warehouse.stage("many", spark.range(3), few=True).count() == 3
     assert [path.name for path in tmp_path.iterdir()] == ["staged_many"]
+    monkeypatch.setattr("raretrail.warehouse._FEW_BYTES", 15)
+    large = spark.range(2)
+    assert warehouse.carried(large) is large
+    assert warehouse.carried(spark.range(1)).count() == 1
 
 
 _DAYS = [date(2026, 3, 28), date(2026, 3, 29)]

@@ -21,8 +21,16 @@ TERMS = (
     "spike_bits",
     "maturity",
 )
-
-
+# What a revision says of the finding itself.
+NAMED = (
+    "anomaly_id",
+    "detector",
+    "bucket_start",
+    "recipient_account_id",
+    "principal",
+    "command",
+    "place_name",
+)
 # What a judged finding carries of the row published before.
 WAS = (
     "incident_id",
@@ -71,7 +79,7 @@ def to_revisions(
     late = F.col("is_late")
     revised = judged.where(is_told(is_late)).withColumn("is_late", is_late)
     stands = revised.select(
-        *_named(),
+        *NAMED,
         F.lit(False).alias("withdrawn"),
         "score_revision",
         "late_minutes",
@@ -89,7 +97,7 @@ def to_revisions(
     nothing = {"bits": "double", "score": "double", "event_count": "bigint", "incident_id": "string"}
     nothing |= {"changed": "array<string>"}
     fallen = gone.withColumn("is_late", is_late).select(
-        *_named(),
+        *NAMED,
         F.lit(True).alias("withdrawn"),
         (F.col("score_revision") + 1).alias("score_revision"),
         "late_minutes",
@@ -120,18 +128,6 @@ def to_revisions(
             "was_incident_id": F.col("was.incident_id"),
         }
     ).drop("was", "is_late", "is_touched", "other_settings")
-
-
-def _named() -> tuple[str, ...]:
-    return (
-        "anomaly_id",
-        "detector",
-        "bucket_start",
-        "recipient_account_id",
-        "principal",
-        "command",
-        "place_name",
-    )
 
 
 def _changed(term: str) -> Column:

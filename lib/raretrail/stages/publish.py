@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from raretrail.detect.dispositions import to_incident_states, with_states, with_suppressed_by
 from raretrail.detect.incidents import to_incident_events, to_incidents, with_incident_id
 from raretrail.detect.rank import to_calibrations, with_score
-from raretrail.detect.revisions import WAS, is_revised, is_told, to_revisions, with_former_ids
+from raretrail.detect.revisions import NAMED, WAS, is_revised, is_told, to_revisions, with_former_ids
 from raretrail.detect.rules import Rule
 from raretrail.quality.gate import Gate
 from raretrail.quality.measure import account_region
@@ -31,6 +31,19 @@ _CHAIN_DAYS = 35
 _JOINING_DAYS = 2
 # What chained rows carry beside a finding's columns: whether the run judged it, and what it was before.
 _BEFORE = ("is_judged", "was")
+
+# Columns of a finding published before that are asked for without the finding itself.
+_BEFORE_NEEDS = (
+    "anomaly_id",
+    "actor",
+    "prefix",
+    "bucket_date",
+    "bucket_start",
+    "incident_id",
+    *(name for name in NAMED if name not in ("anomaly_id", "bucket_start")),
+    "score_revision",
+    "late_minutes",
+)
 
 
 @dataclass(frozen=True)
@@ -72,15 +85,13 @@ def publish(
     warehouse.create(ANOMALIES)
     warehouse.create(INCIDENTS)
     days = days_judged(window, touched)
-    staged = warehouse.read(STAGED_ANOMALIES).where(~_held(gate))
+    staged = warehouse.carried(warehouse.read(STAGED_ANOMALIES).where(~_held(gate)))
     quality = "ok" if not gate.warnings else "; ".join(sorted({_name(text) for text in gate.warnings}))
     since = days[0] - timedelta(days=_CHAIN_DAYS)
-    before = _with_judged(
-        warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since)), window, touched
-    ).withColumn("was", F.struct(*WAS))
+    stored = warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since))
+    before = warehouse.carried(_before(_with_judged(stored, window, touched), gate))
     published = _as_published(staged, before, quality, now)
-    again = F.col("is_judged") & ~_held(gate)
-    stay = before.where(~again).withColumn("is_judged", F.lit(False))
+    stay = before.where(~F.col("is_judged") | F.col("is_held"))
     # What may chain with what the run found: of the same actors, and lately from the same address ranges.
     moving = staged.select("actor", "prefix").unionByName(before.where("is_judged").select("actor", "prefix"))
     lately = F.col("bucket_date") >= F.lit(days[0] - timedelta(days=_JOINING_DAYS))
@@ -90,7 +101,8 @@ def publish(
         .join(moving.where("prefix <> ''").select("prefix").distinct(), "prefix", "left_semi")
     )
     actors = moving.select("actor").unionByName(ranges.select("actor")).distinct()
-    untouched = stay.join(actors, "actor", "left_semi")
+    joined = stay.join(actors, "actor", "left_semi").select("anomaly_id", "was")
+    untouched = stored.join(F.broadcast(joined), "anomaly_id").withColumn("is_judged", F.lit(False))
     chained = warehouse.stage(
         "chained",
         with_incident_id(
@@ -163,6 +175,14 @@ def _with_judged(findings: DataFrame, window: Window, touched: Touched | None) -
     )
 
 
+def _before(published: DataFrame, gate: Gate) -> DataFrame:
+    """What is asked of findings published before, several times over: _BEFORE_NEEDS, is_judged, is_held
+    (whether a scope of theirs is held) and what each was (`WAS`)."""
+    return published.select(
+        *_BEFORE_NEEDS, "is_judged", _held(gate).alias("is_held"), F.struct(*WAS).alias("was")
+    )
+
+
 def _count(judged: DataFrame, gone: DataFrame, is_told: Column) -> Row:
     """(findings, suppressed, gone, revised): of those the run judged, in one pass."""
     stand = judged.select(
@@ -195,22 +215,21 @@ def _calibrated(
     """The calibrations of the days and of the time their incidents reach back. Of the days those not there
     yet are made of the incidents before each."""
     since = _chained_since(days)
-    stored = _calibrations(warehouse, settings, since)
+    stored = warehouse.carried(_calibrations(warehouse, settings, since))
     known = {row["as_of"] for row in stored.select("as_of").collect()}
     missing = [day for day in days if day not in known]
-    if missing:
-        others = (
-            warehouse.read(INCIDENTS)
-            .where(F.col("first_date") >= F.lit(min(missing) - timedelta(days=_CHAIN_DAYS)))
-            .join(stay.select("incident_id"), "incident_id", "left_semi")
-            .join(incidents.select("incident_id"), "incident_id", "left_anti")
-        )
-        basis = others.select("first_date", "bits").unionByName(incidents.select("first_date", "bits"))
-        rows = to_calibrations(warehouse.spark, basis, missing, judged)
-        warehouse.merge(
-            CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[], few=True
-        )
-    return _calibrations(warehouse, settings, since)
+    if not missing:
+        return stored
+    others = (
+        warehouse.read(INCIDENTS)
+        .where(F.col("first_date") >= F.lit(min(missing) - timedelta(days=_CHAIN_DAYS)))
+        .join(stay.select("incident_id"), "incident_id", "left_semi")
+        .join(incidents.select("incident_id"), "incident_id", "left_anti")
+    )
+    basis = others.select("first_date", "bits").unionByName(incidents.select("first_date", "bits"))
+    rows = to_calibrations(warehouse.spark, basis, missing, judged)
+    warehouse.merge(CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[], few=True)
+    return warehouse.carried(_calibrations(warehouse, settings, since))
 
 
 def _calibrations(warehouse: Warehouse, settings: Settings, since: date) -> DataFrame:
