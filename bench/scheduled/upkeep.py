@@ -139,9 +139,10 @@ def _commit(path: Path, table: Table, count: int) -> None:
         (log / f"{first + number:020d}.json").write_text(entry)
         if (first + number) % _CHECKPOINTED == 0:
             DeltaTable(str(path)).create_checkpoint()
-    for number in range(count):
-        when = (started + number * _QUARTER).timestamp()
-        for kept in log.glob(f"{first + number:020d}.*"):
+    # Those before lie further back: what is younger than an entry before it is cleaned up no sooner.
+    for kept in log.iterdir():
+        if (version := kept.name[:20]).isdigit():
+            when = (started + (int(version) - first) * _QUARTER).timestamp()
             os.utime(kept, (when, when))
 
 
