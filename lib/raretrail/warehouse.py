@@ -427,6 +427,20 @@ class Warehouse:
             merging = merging.when_not_matched_by_source_delete(delete_missing)
         merging.execute()
 
+    def tidy_log(self, table: Table) -> None:
+        """Remove entries of the table's log that are past its log retention, by way of a checkpoint.
+
+        Elsewhere than in a directory Delta does it with its own checkpoints.
+        """
+        if not self.takes_files_of(table):
+            return
+        from deltalake import DeltaTable
+
+        self._require_held()
+        kept = DeltaTable(self._path(table))
+        kept.create_checkpoint()
+        kept.cleanup_metadata()
+
     def delete(self, table: Table, condition: str) -> None:
         """Delete the rows that meet a condition: SQL over the table's columns, built from declared names and
         dates only."""

@@ -62,6 +62,26 @@ def test_old_days_go_small_files_are_joined_and_nothing_else_changes(
     assert again[BASELINE_DIMENSION.name].expired == again[BASELINE_DIMENSION.name].files_removed == 0
 
 
+def test_entries_of_the_log_go_after_a_week(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = Warehouse(spark, str(tmp_path))
+    for number in range(6):
+        row = spark.range(1).select(F.lit(f"192.0.2.{number}").alias("source_ip_address"))
+        warehouse.append(PLACES, with_all_columns(row, PLACES))
+    log = tmp_path / PLACES.name / "_delta_log"
+    maintain(warehouse, NOW)
+    assert (log / f"{0:020d}.json").exists(), "all of them are young"
+    for age, entry in enumerate(sorted(log.glob("*.*"), reverse=True)):
+        when = (datetime.now(UTC) - timedelta(days=8, minutes=age)).timestamp()
+        os.utime(entry, (when, when))
+    checkpoint = max(int(path.name[:20]) for path in log.glob("*.checkpoint.parquet"))
+    row = spark.range(1).select(F.lit("192.0.2.9").alias("source_ip_address"))
+    warehouse.append(PLACES, with_all_columns(row, PLACES))
+    maintain(warehouse, NOW)
+    assert min(int(path.name[:20]) for path in log.glob("*.json")) >= checkpoint
+    assert Warehouse(spark, str(tmp_path)).read(PLACES).count() == 7
+    assert spark.newSession().read.format("delta").load(str(tmp_path / PLACES.name)).count() == 7
+
+
 def test_a_setting_says_how_long_a_table_is_kept(spark: SparkSession, tmp_path: Path) -> None:
     warehouse = Warehouse(spark, str(tmp_path))
     for age in (1, 10, 11):

@@ -66,8 +66,8 @@ def maintain(
     retention: Mapping[str, int] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Maintained]:
-    """Expire, compact and vacuum every table there is; what was done to each. UsageError where nothing may be
-    deleted.
+    """Expire, compact and vacuum every table there is, and let go of entries of its log past their time; what
+    was done to each. UsageError where nothing may be deleted.
 
     Rows go when their partition's day lies more days before now than retention says of their table, by
     name, or else the table's `retain_days`. Tables are taken one
@@ -88,6 +88,7 @@ def maintain(
             removed = int(metrics["numFilesRemoved"]) if metrics else 0
             added = int(metrics["numFilesAdded"]) if metrics else 0
             _vacuum(warehouse, table)
+            warehouse.tidy_log(table)
             done.append(Maintained(table.name, expired, removed, added))
     return done
 
