@@ -358,9 +358,11 @@ class Warehouse:
     def _carried(self, rows: DataFrame) -> DataFrame | None:
         """rows as part of the plans that use them; None where they are too many or too large."""
         found = rows.limit(_FEW + 1).toArrow()
-        if found.num_rows > _FEW or found.nbytes > _FEW_BYTES:
+        if not found.num_rows:
+            return self.spark.createDataFrame([], rows.schema)
+        if found.num_rows > _FEW or (found := copied(found)).nbytes > _FEW_BYTES:
             return None
-        return self.spark.createDataFrame(found if found.num_rows else [], rows.schema)
+        return self.spark.createDataFrame(found, rows.schema)
 
     def merge(
         self,
@@ -560,7 +562,8 @@ def with_all_columns(rows: DataFrame, table: Table) -> DataFrame:
 def copied(rows: pa.Table) -> pa.Table:
     """The same rows in memory of their own.
 
-    Where all lists of a column are empty, Java does not set the one offset of what is in them; Rust reads it.
+    Where all lists of a column are empty, Java does not set the one offset of what is in them; Rust reads it,
+    and so does Arrow itself when it is asked how large they are.
     """
     import pyarrow as pa
 

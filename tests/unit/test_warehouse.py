@@ -77,6 +77,9 @@ def test_few_rows_are_carried_as_they_are_and_many_are_written(
     assert rows_of(warehouse.carried(rows)) == rows_of(rows)
     many = spark.range(3)
     assert warehouse.carried(many) is many
+    for number in range(3):
+        empty = spark.range(number).select("id", F.array().cast("array<string>").alias("names"))
+        assert rows_of(warehouse.carried(empty)) == [{"id": n, "names": []} for n in range(number)]
     assert not list(tmp_path.iterdir())
     assert warehouse.stage("many", spark.range(3), few=True).count() == 3
     assert [path.name for path in tmp_path.iterdir()] == ["staged_many"]
