@@ -309,16 +309,16 @@ def test_an_old_file_that_cannot_be_read_is_held_by_every_run_until_it_can(
         at = noon + timedelta(hours=1, minutes=minute)
         return run(spark, _settings(trail, where), as_of=at, clock=lambda: at)
 
-    for minute in (0, 15):
+    for minute in (0, 15, 30):
         ended = go(minute)
         assert ended.exit_code == EXIT_HELD
         assert ended.record["held_scopes"] == [f"source_file={file}"]
         assert ended.record["counts"]["listed_all"] == (minute == 0)
     file.unlink()
     _deliver(trail, old, "b", [lost])
-    assert go(30).exit_code == EXIT_DONE
+    assert go(45).exit_code == EXIT_DONE
     assert Warehouse(spark, str(where)).read(EVENTS).where(F.col("event_date") == F.lit(old)).count() == 1
-    last = go(45)
+    last = go(59)
     assert (last.exit_code, last.record["counts"]["files_listed"]) == (EXIT_DONE, 1)
 
 
