@@ -31,19 +31,8 @@ _CHAIN_DAYS = 35
 _JOINING_DAYS = 2
 # What chained rows carry beside a finding's columns: whether the run judged it, and what it was before.
 _BEFORE = ("is_judged", "was")
-
-# Columns of a finding published before that are asked for without the finding itself.
-_BEFORE_NEEDS = (
-    "anomaly_id",
-    "actor",
-    "prefix",
-    "bucket_date",
-    "bucket_start",
-    "incident_id",
-    *(name for name in NAMED if name not in ("anomaly_id", "bucket_start")),
-    "score_revision",
-    "late_minutes",
-)
+# Columns of a finding published before that are asked for many times over, without the finding itself.
+_ASKED = (*NAMED, "actor", "prefix", "bucket_date", "incident_id", "score_revision", "late_minutes")
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ def publish(
     quality = "ok" if not gate.warnings else "; ".join(sorted({_name(text) for text in gate.warnings}))
     since = days[0] - timedelta(days=_CHAIN_DAYS)
     stored = warehouse.read(ANOMALIES).where(F.col("bucket_date") >= F.lit(since))
-    before = warehouse.carried(_before(_with_judged(stored, window, touched), gate))
+    before = warehouse.carried(_asked(_with_judged(stored, window, touched), gate))
     published = _as_published(staged, before, quality, now)
     stay = before.where(~F.col("is_judged") | F.col("is_held"))
     # What may chain with what the run found: of the same actors, and lately from the same address ranges.
@@ -175,12 +164,11 @@ def _with_judged(findings: DataFrame, window: Window, touched: Touched | None) -
     )
 
 
-def _before(published: DataFrame, gate: Gate) -> DataFrame:
-    """What is asked of findings published before, several times over: _BEFORE_NEEDS, is_judged, is_held
-    (whether a scope of theirs is held) and what each was (`WAS`)."""
-    return published.select(
-        *_BEFORE_NEEDS, "is_judged", _held(gate).alias("is_held"), F.struct(*WAS).alias("was")
-    )
+def _asked(published: DataFrame, gate: Gate) -> DataFrame:
+    """Of findings published before `_ASKED`, is_judged, is_held (whether a scope of theirs is held) and what
+    each was (`WAS`)."""
+    held, was = _held(gate).alias("is_held"), F.struct(*WAS).alias("was")
+    return published.select(*_ASKED, "is_judged", held, was)
 
 
 def _count(judged: DataFrame, gone: DataFrame, is_told: Column) -> Row:
@@ -215,7 +203,7 @@ def _calibrated(
     """The calibrations of the days and of the time their incidents reach back. Of the days those not there
     yet are made of the incidents before each."""
     since = _chained_since(days)
-    stored = warehouse.carried(_calibrations(warehouse, settings, since))
+    stored = _calibrations(warehouse, settings, since)
     known = {row["as_of"] for row in stored.select("as_of").collect()}
     missing = [day for day in days if day not in known]
     if not missing:
@@ -229,13 +217,13 @@ def _calibrated(
     basis = others.select("first_date", "bits").unionByName(incidents.select("first_date", "bits"))
     rows = to_calibrations(warehouse.spark, basis, missing, judged)
     warehouse.merge(CALIBRATIONS, rows.withColumn("settings_hash", F.lit(settings.hash)), update=[], few=True)
-    return warehouse.carried(_calibrations(warehouse, settings, since))
+    return _calibrations(warehouse, settings, since)
 
 
 def _calibrations(warehouse: Warehouse, settings: Settings, since: date) -> DataFrame:
-    return warehouse.read(CALIBRATIONS).where(
-        (F.col("settings_hash") == settings.hash) & (F.col("as_of") >= F.lit(since))
-    )
+    rows = warehouse.read(CALIBRATIONS)
+    ours = (F.col("settings_hash") == settings.hash) & (F.col("as_of") >= F.lit(since))
+    return warehouse.carried(rows.where(ours))
 
 
 def _publish_incidents(
