@@ -26,16 +26,20 @@ _THREADS = (
 
 
 class Taken(NamedTuple):
-    """seconds: from start to end of the process; cpu: processor seconds of it and all its children; peak:
-    megabytes, the most its processes had together at one moment, shared pages counted once (PSS); spent: cpu by
-    what it was spent on, as far as samples tell; held: peak by what held it."""
+    """seconds: from start to end of the process; cpu: processor seconds of it and all its children; spent: cpu
+    by what it was spent on, as far as samples tell; held: megabytes by what held them at the moment when its
+    processes had most together, shared pages counted once (PSS)."""
 
     seconds: float
     cpu: float
-    peak: float
     output: str
     spent: Counter[str]
     held: Counter[str]
+
+    @property
+    def peak(self) -> float:
+        """All that was held at that moment."""
+        return self.held.total()
 
 
 def measured(command: Sequence[str], every: float = 0.25) -> Taken:
@@ -49,15 +53,13 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
 
     def sample() -> None:
         while not ended.wait(every):
-            family = _family(process.pid)
             now: Counter[str] = Counter()
-            for pid in family:
+            for pid in _family(process.pid):
                 now[_kind(Path(f"/proc/{pid}"))] += _pss(pid)
+                spent.note(pid)
             if now.total() > held.total():
                 held.clear()
                 held.update(now)
-            for pid in family:
-                spent.note(pid)
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -71,7 +73,7 @@ def measured(command: Sequence[str], every: float = 0.25) -> Taken:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output[-3000:]}")
     on = spent.on()
-    return Taken(seconds, max(waited, on.total()), held.total(), output, on, held)
+    return Taken(seconds, max(waited, on.total()), output, on, held)
 
 
 class Spent:
